@@ -1,0 +1,151 @@
+"""Builds OpenCL programs and launches kernels: the only place that does.
+
+A kernel is named by its family (the file ``clnn/kernels/FAMILY.cl``), its own name, and the macros that its
+file is compiled with. Each is compiled once per device and kept.
+"""
+
+import re
+import warnings
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+import pyopencl as cl
+import pyopencl.array
+
+from .device import Device
+from .errors import KernelCompileError
+
+FLOAT32 = np.dtype(np.float32)
+SCALARS = {
+    "int": np.int32, "uint": np.uint32, "long": np.int64, "ulong": np.uint64,
+    "float": np.float32, "double": np.float64,
+}  # fmt: skip
+C_NAMES = {"float32": "float", "float64": "double", "int32": "int", "bool": "uchar"}
+
+
+def empty(device: Device, shape: tuple[int, ...], dtype=FLOAT32) -> cl.array.Array:
+    """An array of the device's pool, C-contiguous from offset 0, its contents undefined."""
+    return cl.array.Array(device.queue, shape, dtype, allocator=device.allocate)
+
+
+def c_name(dtype) -> str:
+    """The OpenCL C name of an element type that clnn's tensors have."""
+    return C_NAMES[np.dtype(dtype).name]
+
+
+def round_up(n: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is not below n."""
+    return -(-n // multiple) * multiple
+
+
+@lru_cache(maxsize=None)
+def source(family: str) -> str:
+    """The OpenCL C text of ``clnn/kernels/FAMILY.cl``."""
+    return (resources.files("clnn.kernels") / f"{family}.cl").read_text(encoding="utf-8")
+
+
+def build(device: Device, text: str, options: tuple[str, ...] = (), title: str = "kernel") -> cl.Program:
+    """Compile OpenCL C for one device.
+
+    Raises KernelCompileError with the compiler's words and the source line they speak of.
+    """
+    options = ("-cl-std=CL1.2", "-cl-kernel-arg-info", *device.build_options, *options)
+    with warnings.catch_warnings():
+        # Some implementations write a log for every build; it matters only when the build fails.
+        warnings.simplefilter("ignore", cl.CompilerWarning)
+        try:
+            return cl.Program(device.context, text).build(options=list(options))
+        except cl.RuntimeError as error:
+            raise KernelCompileError(_explain(device, text, str(error), title)) from None
+
+
+def _explain(device: Device, text: str, log: str, title: str) -> str:
+    """The compiler's complaint with the line of source it points at, marked with a caret."""
+    lines = text.splitlines()
+    complaints = []
+    for entry in log.splitlines():
+        # Some compilers write "error: FILE:ROW:COLUMN: words", others "FILE:ROW:COLUMN: error: words".
+        found = re.search(r":(\d+):(\d+): (?:(?:fatal )?error: )?(.+)", entry) if "error" in entry else None
+        if found and 1 <= (row := int(found[1])) <= len(lines):
+            caret = re.sub(r"[^\t]", " ", lines[row - 1][: int(found[2]) - 1]) + "^"
+            complaints.append(f"line {row}: {found[3]}\n    {lines[row - 1]}\n    {caret}")
+    words = "\n".join(dict.fromkeys(complaints)) or log.strip()
+    advice = ""
+    if "unknown target CPU" in log:
+        advice = (
+            "\nThis PoCL does not know this processor. Use another implementation: "
+            "`pip install intel-opencl-rt` (a CPU device), or a GPU's driver."
+        )
+    return f"{title} does not compile on {device.name}:\n{words}{advice}"
+
+
+def kernel(device: Device, family: str, name: str, **defines) -> cl.Kernel:
+    """The kernel ``name`` of ``clnn/kernels/FAMILY.cl``, compiled with ``-DKEY=VALUE`` for each define."""
+    key = (family, name, *defines.items())
+    found = device.kernels.get(key)
+    if found is None:
+        text = source(family)
+        options = tuple(f"-D{k}={v}" for k, v in defines.items())
+        program = build(device, text, options, title=f"clnn/kernels/{family}.cl")
+        for each in program.all_kernels():
+            declare_scalars(each)
+            device.kernels[(family, each.function_name, *defines.items())] = each
+        found = device.kernels.get(key)
+        if found is None:
+            raise KernelCompileError(f"clnn/kernels/{family}.cl holds no kernel named {name!r}")
+    return found
+
+
+def declare_scalars(knl: cl.Kernel) -> None:
+    """Tell pyopencl once which arguments are numbers and of what type, so that a launch is cheap."""
+    info = cl.kernel_arg_info
+    knl.set_scalar_arg_dtypes(
+        [
+            None if (t := knl.get_arg_info(i, info.TYPE_NAME)).endswith("*") else SCALARS[t]
+            for i in range(knl.num_args)
+        ]
+    )
+
+
+def launch(device: Device, knl: cl.Kernel, size: tuple[int, ...], local: tuple[int, ...], *args) -> None:
+    """Enqueue a kernel over at least ``size`` work-items in groups of ``local``, without waiting for it.
+
+    Sizes are rounded up to whole groups, so kernels guard their bounds. Arrays among the arguments are
+    passed as their buffers.
+    """
+    knl(
+        device.queue,
+        tuple(-(-s // g) * g for s, g in zip(size, local, strict=True)),
+        local,
+        *[a.base_data if isinstance(a, cl.array.Array) else a for a in args],
+    )
+
+
+def upload(device: Device, host: np.ndarray) -> cl.array.Array:
+    """Copy a NumPy array to the device without waiting for it; the host copy is kept until it has arrived."""
+    host = np.ascontiguousarray(host)
+    array = empty(device, host.shape, host.dtype)
+    event = cl.enqueue_copy(device.queue, array.base_data, host, is_blocking=False)
+    uploads = device.uploads
+    uploads.append(event)  # dropping an event of an unfinished upload would wait for it
+    while uploads and uploads[0].command_execution_status == cl.command_execution_status.COMPLETE:
+        uploads.popleft()
+    return array
+
+
+def fill(array: cl.array.Array, value) -> cl.array.Array:
+    """Set every element of an array to a number."""
+    pattern = np.asarray(value, array.dtype)
+    cl.enqueue_fill_buffer(array.queue, array.base_data, pattern, 0, array.nbytes)
+    return array
+
+
+def copy_into(target: cl.array.Array, origin: cl.array.Array) -> None:
+    """Copy one array's contents into another of the same size and type, on the device."""
+    cl.enqueue_copy(target.queue, target.base_data, origin.base_data, byte_count=target.nbytes)
+
+
+def reshaped(array: cl.array.Array, shape: tuple[int, ...]) -> cl.array.Array:
+    """The same memory seen with another shape of the same size."""
+    return cl.array.Array(array.queue, shape, array.dtype, data=array.base_data)

@@ -1,0 +1,365 @@
+"""Tensors and the tape: what was computed from what, so that gradients can be traced back.
+
+Every operation is a ``Function``: ``forward`` computes on arrays of the device, ``backward`` turns the gradient
+of its result into the gradients of its inputs. A tensor remembers the function that made it, that function its
+input tensors: this chain is the tape. ``Tensor.backward`` walks it from the result to the leaves
+(reverse-mode differentiation; see Baydin et al., "Automatic differentiation in machine learning", 2018).
+The operations stand in ``clnn.ops`` and attach themselves to ``Tensor`` as methods.
+"""
+
+import contextlib
+
+import numpy as np
+
+from . import program
+from .device import Device
+from .device import device as get_device
+from .errors import DeviceError, DTypeError, GraphError, ShapeError
+
+DTYPES = tuple(np.dtype(t) for t in (np.float32, np.float64, np.int32, np.bool_))
+_recording = True
+
+
+@contextlib.contextmanager
+def no_grad():
+    """Within this context operations are not recorded: results do not require gradients (as in PyTorch)."""
+    global _recording
+    former, _recording = _recording, False
+    try:
+        yield
+    finally:
+        _recording = former
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are recorded at the moment."""
+    return _recording
+
+
+class Tensor:
+    """An array on an OpenCL device, with NumPy's shape rules and PyTorch's gradients.
+
+    Attributes: ``array`` (the pyopencl array, C-contiguous), ``device``, ``requires_grad``, ``grad`` (a Tensor or
+    None), ``shape``, ``dtype`` (float32, float64, int32 or bool), ``ndim``, ``size`` (number of elements).
+    Make one with ``clnn.tensor``.
+    """
+
+    __slots__ = ("__weakref__", "_grad_slot", "_keep_grad", "array", "bounds", "device", "grad", "node", "requires_grad")
+    __array_ufunc__ = None  # lets Tensor's operators handle `numpy_array + tensor`
+    __hash__ = object.__hash__  # == compares elements, so identity must be the key
+
+    def __init__(self, array, device: Device, requires_grad: bool = False):
+        self.array = array
+        self.device = device
+        self.requires_grad = requires_grad
+        self.grad = None
+        self.node = None  # the Function that computed it
+        self.bounds = None  # (smallest, largest) of integers that came from the host, for checks without waiting
+        self._grad_slot = None  # where an optimiser wants this parameter's gradient written
+        self._keep_grad = False
+
+    shape = property(lambda self: self.array.shape)
+    dtype = property(lambda self: self.array.dtype)
+    ndim = property(lambda self: len(self.array.shape))
+    size = property(lambda self: self.array.size)
+    nbytes = property(lambda self: self.array.nbytes)
+    is_leaf = property(lambda self: self.node is None)
+
+    def numpy(self) -> np.ndarray:
+        """A copy on the host (waits for the device)."""
+        return self.array.get()
+
+    def __array__(self, dtype=None, copy=None):
+        return self.numpy().astype(dtype or self.dtype, copy=False)
+
+    def item(self):
+        """The one element as a Python number (waits for the device). Raises ShapeError if there are more."""
+        if self.size != 1:
+            raise ShapeError(f"item() needs a tensor of one element, this one has shape {self.shape}")
+        return self.numpy().reshape(()).item()
+
+    def __float__(self):
+        return float(self.item())
+
+    def __int__(self):
+        return int(self.item())
+
+    def __bool__(self):
+        return bool(self.item())
+
+    def __len__(self):
+        if not self.shape:
+            raise ShapeError("a tensor of shape () has no length")
+        return self.shape[0]
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self):
+        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", precision=4)
+        kind = "" if self.dtype == np.float32 else f", dtype={self.dtype.name}"
+        return f"tensor({text}{kind}{', requires_grad=True' if self.requires_grad else ''})"
+
+    def detach(self) -> "Tensor":
+        """The same memory without its history."""
+        return Tensor(self.array, self.device)
+
+    def clone(self) -> "Tensor":
+        """A copy in memory of its own, without history."""
+        copy = program.empty(self.device, self.shape, self.dtype)
+        program.copy_into(copy, self.array)
+        return Tensor(copy, self.device)
+
+    def copy_(self, values) -> "Tensor":
+        """Overwrite the contents in place with an array, tensor or number of the same shape."""
+        if not isinstance(values, Tensor):
+            values = tensor(np.broadcast_to(values, self.shape), dtype=self.dtype, device=self.device)
+        if values.shape != self.shape or values.dtype != self.dtype:
+            raise ShapeError(
+                f"cannot copy {values.dtype.name} {values.shape} into {self.dtype.name} {self.shape}"
+            )
+        program.copy_into(self.array, values.to(self.device).array)
+        return self
+
+    def to(self, device) -> "Tensor":
+        """This tensor on another device (itself where it is there already; else a copy without history)."""
+        target = get_device(device)
+        return self if target is self.device else tensor(self.numpy(), dtype=self.dtype, device=target)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Tensor":
+        """Say whether ``backward`` shall collect this tensor's gradient."""
+        if requires_grad and self.dtype.kind != "f":
+            raise DTypeError(f"only floating-point tensors have gradients, this one is {self.dtype.name}")
+        self.requires_grad = requires_grad
+        return self
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this intermediate result, too, in ``grad``."""
+        self._keep_grad = True
+
+    def backward(self, gradient: "Tensor | None" = None) -> None:
+        """Add to ``grad`` of every leaf that requires it the derivative of this tensor by that leaf.
+
+        ``gradient`` weighs the elements; it may be left out where there is one element only. The tape is used up.
+        Raises GraphError where there is no tape, or it was used up before, and ShapeError for a wrong gradient.
+        """
+        if not self.requires_grad:
+            raise GraphError("backward() from a tensor that depends on nothing with requires_grad=True")
+        if gradient is None:
+            if self.size != 1:
+                raise ShapeError(
+                    f"backward() starts from one number, this tensor has shape {self.shape}: take its sum() or "
+                    "mean() first, or pass a gradient of its shape"
+                )
+            gradient = full(self.shape, 1, dtype=self.dtype, device=self.device)
+        elif gradient.shape != self.shape:
+            raise ShapeError(f"the gradient has shape {gradient.shape}, the tensor {self.shape}")
+        with no_grad():
+            _walk_back(self, gradient.array)
+
+    def _receive(self, array) -> None:
+        """Add an arriving gradient to ``grad``; in the optimiser's slot where there is one."""
+        slot = self._grad_slot
+        if slot is None:
+            # Out of place: the same array may have been handed to another tensor, too.
+            self.grad = Tensor(array, self.device) if self.grad is None else self.grad + Tensor(array, self.device)
+        elif self.grad is None:
+            if array is not slot:
+                program.copy_into(slot, array)
+            self.grad = Tensor(slot, self.device)
+        else:
+            self.grad.add_(Tensor(array, self.device))
+
+
+def method(*names: str):
+    """Attach a function to Tensor under these names: how ``clnn.ops`` gives tensors their operations."""
+
+    def attach(function):
+        for name in names:
+            setattr(Tensor, name, function)
+        return function
+
+    return attach
+
+
+class Function:
+    """One operation, recorded on the tape.
+
+    A subclass defines ``forward(*arrays)``, which returns the result's array, and ``backward(grad)``, which
+    returns a gradient for each input (None where there is none). Both may use ``self.device`` and keep what they
+    need as attributes; ``self.needs[i]`` says whether input i wants a gradient. Calling the object with Tensors
+    runs it.
+    """
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        self.device = device = inputs[0].device
+        for other in inputs[1:]:
+            if other.device is not device:
+                raise DeviceError(
+                    f"the inputs lie on different devices, {device.name} and {other.device.name}: move one with to()"
+                )
+        self.inputs = inputs
+        self.needs = [t.requires_grad for t in inputs] if _recording else [False] * len(inputs)
+        output = Tensor(self.forward(*[t.array for t in inputs]), device)
+        if True in self.needs:
+            output.requires_grad = True
+            output.node = self
+        return output
+
+    def forward(self, *arrays):
+        raise NotImplementedError
+
+    def backward(self, grad):
+        raise NotImplementedError
+
+    def grad_array(self, i: int):
+        """Where to write the gradient of input i: an optimiser's slot if it waits empty, else a new array."""
+        t = self.inputs[i]
+        if t._grad_slot is not None and t.grad is None and t.node is None:
+            return t._grad_slot
+        return program.empty(self.device, t.shape, t.dtype)
+
+
+def _walk_back(root: Tensor, gradient) -> None:
+    """Send the gradient from the root along the tape, each function once, after all that used its result."""
+    waiting = {id(root): gradient}
+    for t in _ordered(root):
+        grad = waiting.pop(id(t), None)
+        if grad is None:
+            continue
+        if t.node is None or t._keep_grad:
+            t._receive(grad)
+        if t.node is None:
+            continue
+        node = t.node
+        for source, part in zip(node.inputs, node.backward(grad), strict=True):
+            if part is None or not source.requires_grad:
+                continue
+            if source.node is None and source is not root:
+                source._receive(part)  # at once, so that a parameter used twice finds its slot taken
+            elif (former := waiting.get(id(source))) is None:
+                waiting[id(source)] = part
+            else:
+                waiting[id(source)] = (Tensor(former, t.device) + Tensor(part, t.device)).array
+        node.__dict__.clear()  # frees what forward kept
+
+
+def _ordered(root: Tensor) -> list[Tensor]:
+    """The tensors on the tape behind ``root`` that require gradients, each before all it was computed from."""
+    order, seen, stack = [], set(), [(root, False)]
+    while stack:
+        t, done = stack.pop()
+        if done:
+            order.append(t)
+        elif id(t) not in seen:
+            seen.add(id(t))
+            stack.append((t, True))
+            if t.node is not None:
+                if "inputs" not in t.node.__dict__:
+                    raise GraphError("the tape was used up by an earlier backward(): compute the result anew")
+                stack.extend((source, False) for source in t.node.inputs if source.requires_grad)
+    return order[::-1]
+
+
+_generator = np.random.default_rng(0)
+
+
+def manual_seed(seed: int) -> None:
+    """Set the seed of the random numbers behind ``randn``, ``rand``, initialisation and dropout."""
+    global _generator
+    _generator = np.random.default_rng(seed)
+
+
+def generator() -> np.random.Generator:
+    """The generator that ``manual_seed`` sets. It runs on the host, so every device gets the same numbers."""
+    return _generator
+
+
+def tensor(data, dtype=None, requires_grad: bool = False, device=None) -> Tensor:
+    """A Tensor from numbers, nested lists, a NumPy array or a Tensor, copied to the device.
+
+    Floating-point data become float32 unless ``dtype`` says float64, integers int32, booleans bool.
+    Raises DTypeError for other types, for integers beyond int32 and for float64 on a device without it, and
+    ShapeError for ragged or empty data.
+    """
+    target = get_device(device)
+    host = _host_array(data, dtype)
+    if host.dtype == np.float64 and not target.fp64:
+        raise DTypeError(f"{target.name} does not compute in float64: use float32")
+    result = Tensor(program.upload(target, host), target)
+    if host.dtype == np.int32:
+        result.bounds = (int(host.min()), int(host.max()))
+    return result.requires_grad_() if requires_grad else result
+
+
+def _host_array(data, dtype) -> np.ndarray:
+    try:
+        host = np.asarray(data)
+    except ValueError as error:
+        raise ShapeError(f"the rows of a tensor must have equal lengths ({error})") from None
+    if dtype is None:
+        dtype = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.bool_}.get(host.dtype.kind)
+    dtype = np.dtype(dtype) if dtype is not None else None
+    if dtype not in DTYPES or host.dtype.kind not in "fiub":
+        raise DTypeError(
+            f"a tensor cannot hold {host.dtype if dtype is None else dtype}: it holds numbers as float32, float64, "
+            "int32 or bool"
+        )
+    if host.size == 0:
+        raise ShapeError(f"a tensor needs at least one element, the data have shape {host.shape}: is a batch empty?")
+    if dtype == np.int32 and host.dtype.kind in "iu" and (host.max() > 2**31 - 1 or host.min() < -(2**31)):
+        raise DTypeError(f"integers from {host.min()} to {host.max()} do not fit int32")
+    return host.astype(dtype, copy=True)  # a copy: the caller may change its array before it is uploaded
+
+
+def full(size, fill_value, *, dtype=np.float32, requires_grad: bool = False, device=None) -> Tensor:
+    """A tensor of the given size, every element ``fill_value``."""
+    target = get_device(device)
+    shape = _shape((size,) if isinstance(size, int) else size)
+    result = Tensor(program.fill(program.empty(target, shape, np.dtype(dtype)), fill_value), target)
+    return result.requires_grad_() if requires_grad else result
+
+
+def zeros(*size, **options) -> Tensor:
+    """A tensor of zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``; options as for ``full``."""
+    return full(_shape(size), 0, **options)
+
+
+def ones(*size, **options) -> Tensor:
+    """A tensor of ones: ``ones(2, 3)`` or ``ones((2, 3))``; options as for ``full``."""
+    return full(_shape(size), 1, **options)
+
+
+def zeros_like(other: Tensor) -> Tensor:
+    """Zeros with the shape, type and device of another tensor."""
+    return full(other.shape, 0, dtype=other.dtype, device=other.device)
+
+
+def ones_like(other: Tensor) -> Tensor:
+    """Ones with the shape, type and device of another tensor."""
+    return full(other.shape, 1, dtype=other.dtype, device=other.device)
+
+
+def randn(*size, seed: int | None = None, dtype=np.float32, requires_grad: bool = False, device=None) -> Tensor:
+    """Random numbers of the normal distribution, mean 0 and variance 1; the same for the same ``seed``."""
+    rng = _generator if seed is None else np.random.default_rng(seed)
+    return tensor(rng.standard_normal(_shape(size)), dtype, requires_grad, device)
+
+
+def rand(*size, seed: int | None = None, dtype=np.float32, requires_grad: bool = False, device=None) -> Tensor:
+    """Random numbers, uniform in [0, 1); the same for the same ``seed``."""
+    rng = _generator if seed is None else np.random.default_rng(seed)
+    return tensor(rng.random(_shape(size), dtype=np.float32), dtype, requires_grad, device)
+
+
+def arange(*bounds, dtype=None, device=None) -> Tensor:
+    """The numbers ``arange(stop)``, ``arange(start, stop)`` or ``arange(start, stop, step)``."""
+    return tensor(np.arange(*bounds), dtype, device=device)
+
+
+def _shape(size) -> tuple[int, ...]:
+    """A shape from ``2, 3`` or ``(2, 3)``."""
+    shape = tuple(size[0]) if len(size) == 1 and isinstance(size[0], tuple | list) else tuple(size)
+    if any(n < 1 for n in shape):
+        raise ShapeError(f"a tensor needs at least one element along each dimension, not {shape}")
+    return tuple(int(n) for n in shape)
