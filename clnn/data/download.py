@@ -28,9 +28,9 @@ def fetch(
     """Make `folder` hold all of `files` (name: checksum); returns "cache" or "download".
 
     Files already there are kept if their checksums agree; a checksum is SHA-256 in hexadecimal, or
-    "algorithm:digest". The mirrors are tried in turn, each a URL that ends in "/". With `archive`, a pair (name,
-    checksum), the files are members of that tar archive. Raises DownloadError where no mirror delivers,
-    DataError where what came is damaged or cannot be stored.
+    "algorithm:digest". The mirrors are tried in turn, each a URL that ends in "/". With `archive`, a pair
+    (name, checksum), the files are members of that tar archive. Raises DownloadError where no mirror
+    delivers, DataError where what came is damaged or cannot be stored.
     """
     problems = []
     try:
@@ -74,24 +74,27 @@ def _download(url: str, path: Path, known: str) -> None:
 
 
 def _http(url: str, output_file: str, pooch: object) -> None:
-    """pooch's downloader with short timeouts, a bar for terminal or notebook, and our exceptions."""
-    from pooch import HTTPDownloader
-    from requests.exceptions import ChunkedEncodingError, RequestException
+    """A downloader for pooch with short timeouts, a bar for terminal or notebook, and clnn's exceptions."""
+    import requests
     from tqdm.auto import tqdm
 
-    with tqdm(desc=url.rpartition("/")[2], unit="B", unit_scale=True) as bar:
-        download = HTTPDownloader(
-            progressbar=bar,
-            chunk_size=1 << 16,
-            timeout=(ANSWER_WITHIN, STALL_AFTER),
-            headers={"Accept-Encoding": "identity"},  # a .gz must arrive as it is stored
-        )
-        try:
-            download(url, output_file, pooch)
-        except RequestException as error:
-            if isinstance(error, ChunkedEncodingError) or os.path.getsize(output_file):
-                raise DataError(f"{url}: the connection broke halfway, nothing was kept") from error
-            raise DownloadError(f"{url}: {_reason(error)}") from error
+    # A .gz must arrive as it is stored, not unpacked on the way.
+    options = {"headers": {"Accept-Encoding": "identity"}, "timeout": (ANSWER_WITHIN, STALL_AFTER)}
+    received = 0
+    try:
+        with requests.get(url, stream=True, **options) as reply, open(output_file, "wb") as target:
+            reply.raise_for_status()
+            size = int(reply.headers.get("Content-Length", 0)) or None
+            with tqdm(desc=url.rpartition("/")[2], total=size, unit="B", unit_scale=True) as bar:
+                for chunk in reply.iter_content(1 << 16):
+                    received += target.write(chunk)
+                    bar.update(len(chunk))
+    except requests.RequestException as error:
+        if received or isinstance(error, requests.exceptions.ChunkedEncodingError):
+            raise DataError(
+                f"{url}: the connection broke after {received:,} bytes, nothing was kept"
+            ) from error
+        raise DownloadError(f"{url}: {_reason(error)}") from error
 
 
 def _wait_for_answer(url: str) -> None:

@@ -29,7 +29,7 @@ class DataLoader:
     and `batches(epoch, start)` enters any epoch at any batch, with the same bits as the loop would give.
 
     Raises DataError for an empty data set, ShapeError for unequal lengths, DTypeError for elements that are
-    neither integers nor floats, ValueError for other arguments out of range.
+    not numbers, ValueError for other arguments out of range.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class DataLoader:
         self._arrays = _check(dataset)
         if len(self) == 0:
             raise DataError(
-                f"{len(self._arrays[0])} records make no full batch of {batch_size}, and drop_last leaves out "
-                "the rest. Take a smaller batch_size or drop_last=False."
+                f"{len(self._arrays[0])} records make no full batch of {batch_size}, and drop_last leaves "
+                "out the rest. Take a smaller batch_size or drop_last=False."
             )
 
     def __len__(self) -> int:
@@ -90,12 +90,15 @@ class DataLoader:
         inputs, *rest = (array[rows] for array in self._arrays)
         if inputs.dtype == np.uint8:
             inputs = np.divide(inputs, 255, dtype=np.float32)
-        inputs = _narrow(inputs)
+        elif inputs.dtype.kind == "f":
+            inputs = inputs.astype(np.float32, copy=False)
         if self.transform is not None:
-            inputs = _narrow(np.ascontiguousarray(self.transform(inputs, self._rng(1, epoch, k))))
-            if len(inputs) != len(rows):
-                raise ShapeError(f"the transform gave {len(inputs)} images for a batch of {len(rows)}")
-        return tuple(_upload(array, self.device) for array in (inputs, *map(_narrow, rest)))
+            inputs = np.asarray(self.transform(inputs, self._rng(1, epoch, k)))
+            if inputs.shape[:1] != rows.shape:
+                raise ShapeError(
+                    f"the transform gave an array of shape {inputs.shape} for {len(rows)} records"
+                )
+        return tuple(_upload(array, self.device) for array in (inputs, *rest))
 
 
 def _ahead(batches: Iterator[tuple], count: int) -> Iterator[tuple]:
@@ -109,15 +112,10 @@ def _ahead(batches: Iterator[tuple], count: int) -> Iterator[tuple]:
 
 
 def _upload(array: np.ndarray, device):
-    """Start the transfer to the device; does not wait for it."""
+    """Start the transfer to the device, without waiting for it; integers become int32, floats float32."""
     from clnn.tensor import tensor
 
     return tensor(array, device=device)
-
-
-def _narrow(array: np.ndarray) -> np.ndarray:
-    """Integers as int32, floats as float32."""
-    return array.astype(np.float32 if array.dtype.kind == "f" else np.int32, copy=False)
 
 
 def _at_least(least: int, value: int, name: str) -> int:
@@ -137,13 +135,11 @@ def _check(dataset: ImageDataset | Sequence[np.ndarray]) -> tuple[np.ndarray, ..
             f"dataset is {type(dataset).__name__}; expected an ImageDataset or a tuple of arrays"
         )
     for place, array in enumerate(arrays):
-        if array.ndim == 0 or array.dtype.kind not in "iuf":
+        if array.ndim == 0 or array.dtype.kind not in "iufb":
             raise DTypeError(
-                f"array {place} of the data set is {array.dtype} of rank {array.ndim}; expected integers "
-                "(class labels) or floats, one row for each record"
+                f"array {place} of the data set is {array.dtype} of rank {array.ndim}; expected numbers, "
+                "one row for each record (class labels as integers)"
             )
-        if array.dtype.kind in "iu" and array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
-            raise DTypeError(f"array {place} of the data set holds integers that do not fit 32 bits")
     lengths = [len(array) for array in arrays]
     if len(set(lengths)) > 1:
         raise ShapeError(f"the arrays of the data set have {lengths} records; expected equal lengths")

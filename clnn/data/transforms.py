@@ -1,8 +1,8 @@
 """Changes to a batch of images on their way to the device, each a function of (images, rng).
 
-images is a float32 NumPy array of shape (n, channels, height, width); rng is a numpy.random.Generator that depends
-only on the loader's seed, the epoch and the batch. A transform takes its chance from rng alone, so that a
-resumed run sees the same bits, and returns an array of as many images.
+images is a float32 NumPy array of shape (n, channels, height, width); rng is a numpy.random.Generator that
+depends only on the loader's seed, the epoch and the batch. A transform takes its chance from rng alone, so
+that a resumed run sees the same bits, and returns an array of as many images.
 """
 
 from collections.abc import Callable, Sequence
