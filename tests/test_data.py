@@ -164,12 +164,13 @@ def test_cifar_folder(tmp_path, monkeypatch, inside, counts):
         np.testing.assert_array_equal(data.images.reshape(len(expected), -1), expected[:, 1:])
 
 
-def test_whole_official_size_gives_no_note(tmp_path, monkeypatch):
-    small = dataclasses.replace(datasets._MNIST, sizes=(11, 4))
+@pytest.mark.parametrize("official, expected", [((11, 4), 0), ((11, 5), 1), ((10, 4), 1)])
+def test_note_only_where_the_counts_differ(tmp_path, monkeypatch, official, expected):
+    small = dataclasses.replace(datasets._MNIST, sizes=official)
     monkeypatch.setattr(datasets, "_MNIST", small)
     write(tmp_path / "mnist", idx_files(np.random.default_rng(0), 11, 4)[0])
     monkeypatch.setenv("CLNN_DATA", str(tmp_path))
-    assert notes_of(clnn.data.mnist)[1] == []
+    assert len(notes_of(clnn.data.mnist)[1]) == expected
 
 
 def test_note_points_at_the_caller(tmp_path, monkeypatch):

@@ -38,6 +38,7 @@ def fetch(
             return "cache"
         for mirror in mirrors:
             try:
+                _wait_for_answer(mirror)
                 if archive:
                     _fetch_archive(folder, files, mirror + archive[0], archive[1])
                 else:
@@ -66,7 +67,6 @@ def _download(url: str, path: Path, known: str) -> None:
     """Download one file; pooch checks it under a temporary name, then moves it into place."""
     import pooch
 
-    _wait_for_answer(url)
     try:
         pooch.retrieve(url, known, fname=path.name, path=path.parent, downloader=_http)
     except ValueError as error:  # pooch's word for a wrong checksum
