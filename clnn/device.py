@@ -4,7 +4,6 @@ import os
 from collections import deque
 from functools import cached_property, lru_cache
 
-import numpy as np
 import pooch
 
 from .errors import DeviceError, DeviceMemoryError
@@ -168,8 +167,7 @@ def _default_device() -> Device:
             chosen = cl.create_some_context(interactive=False).devices[0]
         except (cl.Error, RuntimeError, ValueError, IndexError) as error:
             raise DeviceError(
-                f"PYOPENCL_CTX={os.environ['PYOPENCL_CTX']!r} names no device ({error}). "
-                "Unset it or use CLNN_DEVICE."
+                f"PYOPENCL_CTX={os.environ['PYOPENCL_CTX']!r} names no device ({error}). Unset it or use CLNN_DEVICE."
             ) from error
         return next(d for d in devices() if d.cl_device == chosen)
     usable = [d for d in devices() if d.kind != "simulator"]
@@ -195,7 +193,7 @@ def device(spec: "str | int | Device | None" = None) -> Device:
     return _current
 
 
-class use_device:  # noqa: N801 - a function to its users, like torch.no_grad
+class use_device:
     """Make ``spec`` the device that new tensors go to: ``use_device("pocl")``, ``use_device(0)``.
 
     As a context manager it puts the former device back: ``with clnn.use_device("nvidia"): ...``.

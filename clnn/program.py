@@ -6,7 +6,7 @@ file is compiled with. Each is compiled once per device and kept.
 
 import re
 import warnings
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 
 import numpy as np
@@ -19,7 +19,7 @@ from .errors import KernelCompileError
 FLOAT32 = np.dtype(np.float32)
 SCALARS = {
     "int": np.int32, "uint": np.uint32, "long": np.int64, "ulong": np.uint64,
-    "float": np.float32, "double": np.float64,
+    "float": np.float32, "double": np.float64, "int8": cl.cltypes.int8,
 }  # fmt: skip
 C_NAMES = {"float32": "float", "float64": "double", "int32": "int", "bool": "uchar"}
 
@@ -39,7 +39,7 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-@lru_cache(maxsize=None)
+@cache
 def source(family: str) -> str:
     """The OpenCL C text of ``clnn/kernels/FAMILY.cl``."""
     return (resources.files("clnn.kernels") / f"{family}.cl").read_text(encoding="utf-8")
@@ -101,10 +101,7 @@ def declare_scalars(knl: cl.Kernel) -> None:
     """Tell pyopencl once which arguments are numbers and of what type, so that a launch is cheap."""
     info = cl.kernel_arg_info
     knl.set_scalar_arg_dtypes(
-        [
-            None if (t := knl.get_arg_info(i, info.TYPE_NAME)).endswith("*") else SCALARS[t]
-            for i in range(knl.num_args)
-        ]
+        [None if (t := knl.get_arg_info(i, info.TYPE_NAME)).endswith("*") else SCALARS[t] for i in range(knl.num_args)]
     )
 
 

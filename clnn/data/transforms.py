@@ -57,7 +57,5 @@ class Normalize:
         channels = images.shape[-3]
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
-                raise ShapeError(
-                    f"Normalize has {len(values)} values of {name}; the images have {channels} channels"
-                )
+                raise ShapeError(f"Normalize has {len(values)} values of {name}; the images have {channels} channels")
         return (images - self.mean) / self.std

@@ -49,7 +49,7 @@ __kernel void gemm_pack(
 // C[batch] (M x N) = or += sum over `blocks` of A[batch % a_batches][block] (M x K) * panels[batch][block].
 // A second loop over blocks lets the sum run over images, too, as the weight gradient of a convolution does.
 __kernel void gemm_panels(
-    __global const REAL *a, int a_batches, int a_batch, int a_block, int a_row, int a_col,
+    __global const REAL *a, int a_start, int a_batches, int a_batch, int a_block, int a_row, int a_col,
     __global const REAL *panels,
     __global const REAL *bias, int bias_batches, int bias_batch, int bias_row, int bias_col,
     __global REAL *c, int c_start, int c_batch,
@@ -58,7 +58,7 @@ __kernel void gemm_panels(
     int i0 = get_global_id(0) * ROWS, panel = get_global_id(1), batch = get_global_id(2);
     if (i0 >= M) return;
     int n_panels = get_global_size(1), j0 = panel * 16;
-    a += (batch % a_batches) * a_batch;
+    a += a_start + (batch % a_batches) * a_batch;
     panels += (size_t)(batch * n_panels + panel) * blocks * K * 16;
 
     REAL8 left[ROWS], right[ROWS];

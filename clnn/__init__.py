@@ -1,0 +1,45 @@
+"""clnn: deep learning, and the kernels under it, on any OpenCL device."""
+
+from . import data, modules, ops, optim
+from .checkpoint import load, save
+from .device import Device, device, devices, synchronize, use_device
+from .errors import (
+    CheckpointError,
+    ClnnError,
+    DataError,
+    DeviceError,
+    DeviceMemoryError,
+    DTypeError,
+    GraphError,
+    KernelCompileError,
+    LabelError,
+    NonFiniteLossError,
+    ShapeError,
+    StateDictError,
+)  # fmt: skip
+from .summary import summary
+from .tensor import (
+    Tensor,
+    arange,
+    full,
+    is_grad_enabled,
+    manual_seed,
+    no_grad,
+    ones,
+    ones_like,
+    rand,
+    randn,
+    tensor,
+    zeros,
+    zeros_like,
+)  # fmt: skip
+from .trainer import Trainer, evaluate, sgd
+
+__version__ = "0.1.0"
+__all__ = [
+    "CheckpointError", "ClnnError", "DTypeError", "DataError", "Device", "DeviceError", "DeviceMemoryError",
+    "GraphError", "KernelCompileError", "LabelError", "NonFiniteLossError", "ShapeError", "StateDictError", "Tensor",
+    "Trainer", "arange", "data", "device", "devices", "evaluate", "full", "is_grad_enabled", "load", "manual_seed",
+    "modules", "no_grad", "ones", "ones_like", "ops", "optim", "rand", "randn", "save", "sgd", "summary",
+    "synchronize", "tensor", "use_device", "zeros", "zeros_like",
+]  # fmt: skip

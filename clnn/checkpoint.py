@@ -1,0 +1,52 @@
+"""Weights and checkpoints in files: safetensors, never pickle, written whole or not at all."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from .errors import CheckpointError
+from .tensor import Tensor
+
+
+def save(state_dict, path, metadata: dict[str, str] | None = None) -> None:
+    """Write named arrays (a ``state_dict()``, or Tensors) to a safetensors file.
+
+    The file appears complete or not at all: it is written under a temporary name, then renamed.
+    """
+    path = Path(path)
+    arrays = {k: np.ascontiguousarray(v.numpy() if isinstance(v, Tensor) else v) for k, v in state_dict.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(to_bytes(arrays, metadata))
+            file.flush()
+            os.fsync(file.fileno())  # the contents must be on disk before the name points at them
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path) -> dict[str, np.ndarray]:
+    """Read the named arrays of a safetensors file, for ``load_state_dict``.
+
+    Raises FileNotFoundError, and CheckpointError where the file is damaged or something else.
+    """
+    return load_with_metadata(path)[0]
+
+
+def load_with_metadata(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the metadata of a safetensors file; raises as ``load`` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is no whole safetensors file ({error}; {path.stat().st_size:,} bytes): it was cut short or is "
+            "something else. Use another copy."
+        ) from None

@@ -1,0 +1,104 @@
+// Softmax, its logarithm, and cross-entropy along the last dimension, one work-item a row.
+//
+// The largest logit is subtracted first: e^x then never overflows, and the result does not change.
+
+#ifndef REAL
+#define REAL float
+#endif
+
+static inline REAL row_max(__global const REAL *x, int n)
+{
+    REAL top = x[0];
+    for (int k = 1; k < n; k++)
+        top = x[k] > top || x[k] != x[k] ? x[k] : top;
+    return top;
+}
+
+static inline REAL row_sum_exp(__global const REAL *x, int n, REAL top)
+{
+    REAL sum = 0;
+    for (int k = 0; k < n; k++)
+        sum += exp(x[k] - top);
+    return sum;
+}
+
+__kernel void softmax(__global const REAL *x, __global REAL *y, int rows, int n)
+{
+    int row = get_global_id(0);
+    if (row >= rows) return;
+    x += (size_t)row * n;
+    y += (size_t)row * n;
+    REAL top = row_max(x, n), sum = 0;
+    for (int k = 0; k < n; k++) {
+        y[k] = exp(x[k] - top);
+        sum += y[k];
+    }
+    for (int k = 0; k < n; k++)
+        y[k] /= sum;
+}
+
+// dx = y (g - sum g y)
+__kernel void softmax_backward(
+    __global const REAL *y, __global const REAL *g, __global REAL *dx, int rows, int n)
+{
+    int row = get_global_id(0);
+    if (row >= rows) return;
+    size_t at = (size_t)row * n;
+    REAL dot = 0;
+    for (int k = 0; k < n; k++)
+        dot += y[at + k] * g[at + k];
+    for (int k = 0; k < n; k++)
+        dx[at + k] = y[at + k] * (g[at + k] - dot);
+}
+
+__kernel void log_softmax(__global const REAL *x, __global REAL *y, int rows, int n)
+{
+    int row = get_global_id(0);
+    if (row >= rows) return;
+    x += (size_t)row * n;
+    y += (size_t)row * n;
+    REAL top = row_max(x, n), shift = top + log(row_sum_exp(x, n, top));
+    for (int k = 0; k < n; k++)
+        y[k] = x[k] - shift;
+}
+
+// dx = g - softmax sum g
+__kernel void log_softmax_backward(
+    __global const REAL *y, __global const REAL *g, __global REAL *dx, int rows, int n)
+{
+    int row = get_global_id(0);
+    if (row >= rows) return;
+    size_t at = (size_t)row * n;
+    REAL sum = 0;
+    for (int k = 0; k < n; k++)
+        sum += g[at + k];
+    for (int k = 0; k < n; k++)
+        dx[at + k] = g[at + k] - exp(y[at + k]) * sum;
+}
+
+// loss[row] = log sum_k e^x[k] - x[label], in one pass with what backward needs:
+// dx[row] = softmax(x) - (1 at the label). A label outside 0..n-1 gives NaN, never a read out of bounds.
+__kernel void cross_entropy(
+    __global const REAL *x, __global const int *labels, __global REAL *loss, __global REAL *dx,
+    int rows, int n)
+{
+    int row = get_global_id(0);
+    if (row >= rows) return;
+    x += (size_t)row * n;
+    dx += (size_t)row * n;
+    REAL top = row_max(x, n), sum = row_sum_exp(x, n, top);
+    int label = labels[row];
+    loss[row] = label >= 0 && label < n ? log(sum) + top - x[label] : NAN;
+    for (int k = 0; k < n; k++)
+        dx[k] = exp(x[k] - top) / sum - (k == label);
+}
+
+// dx[row] *= g[row or 0] scale: the gradient of the mean, the sum or each row's loss
+__kernel void scale_rows(
+    __global const REAL *dx, __global const REAL *g, __global REAL *out, int g_stride, REAL scale,
+    int rows, int n)
+{
+    int i = get_global_id(0);
+    if (i < rows * n)
+        out[i] = dx[i] * g[i / n * g_stride] * scale;
+}

@@ -1,0 +1,354 @@
+"""Layers and losses, with PyTorch's names, arguments, defaults, initialisation and parameter names."""
+
+import numpy as np
+
+from . import ops
+from .errors import ShapeError, StateDictError
+from .ops.conv import pair
+from .tensor import Tensor, generator, tensor
+
+
+class Parameter(Tensor):
+    """A tensor that a module learns: found by ``parameters()`` and moved by the optimiser."""
+
+    __slots__ = ()
+
+    def __init__(self, values, device=None):
+        made = tensor(values, device=device)
+        super().__init__(made.array, made.device, requires_grad=True)
+
+
+def uniform(shape, bound: float) -> np.ndarray:
+    """Random numbers in -bound .. bound from the generator of ``clnn.manual_seed``."""
+    return generator().uniform(-bound, bound, shape).astype(np.float32)
+
+
+class Module:
+    """Something that computes tensors from tensors and may have parameters and other modules inside.
+
+    A subclass sets them as attributes in ``__init__`` and defines ``forward``; calling the module runs it.
+    """
+
+    training = True
+
+    def __call__(self, *inputs):
+        result = self.forward(*inputs)
+        for hook in self.__dict__.get("_hooks", ()):
+            hook(self, inputs, result)
+        return result
+
+    def forward(self, *inputs):
+        raise NotImplementedError(f"{type(self).__name__} defines no forward()")
+
+    def register_forward_hook(self, hook) -> "HookHandle":
+        """Call ``hook(module, inputs, result)`` after each forward, until the returned handle's ``remove()``."""
+        self.__dict__.setdefault("_hooks", []).append(hook)
+        return HookHandle(self, hook)
+
+    def named_children(self):
+        """(name, module) of the modules directly inside."""
+        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+
+    def named_modules(self, prefix: str = ""):
+        """(name, module) of this module, named "", and of all inside, at any depth."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self):
+        """This module and all inside, at any depth."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self):
+        """(name, parameter) at any depth, each parameter once: names as in PyTorch, such as "0.weight"."""
+        seen = set()
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{prefix}.{name}" if prefix else name), value
+
+    def parameters(self):
+        """The parameters at any depth."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def train(self, mode: bool = True) -> "Module":
+        """Set training mode (dropout drops) here and in all modules inside."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> "Module":
+        """Set evaluation mode (dropout does nothing)."""
+        return self.train(False)
+
+    def to(self, device) -> "Module":
+        """Move the parameters to another device."""
+        for parameter in self.parameters():
+            moved = parameter.detach().to(device)
+            parameter.array, parameter.device, parameter.grad, parameter._grad_slot = (
+                moved.array,
+                moved.device,
+                None,
+                None,
+            )
+        return self
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The parameters by name, as NumPy arrays (waits for the device)."""
+        return {name: parameter.numpy() for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state_dict, strict: bool = True) -> None:
+        """Overwrite the parameters by arrays of the same names and shapes, such as a PyTorch state dict's.
+
+        Raises StateDictError, before anything is written, if names are missing or too many (unless ``strict`` is
+        False) or a shape differs.
+        """
+        own, given = dict(self.named_parameters()), {k: np.asarray(v) for k, v in state_dict.items()}
+        faults = []
+        if strict and (missing := own.keys() - given.keys()):
+            faults.append(f"missing: {', '.join(sorted(missing))}")
+        if strict and (extra := given.keys() - own.keys()):
+            faults.append(f"not in this model: {', '.join(sorted(extra))}")
+        both = [name for name in own if name in given]
+        faults += [
+            f"{name} has shape {given[name].shape}, the model's {own[name].shape}"
+            for name in both
+            if given[name].shape != own[name].shape
+        ]
+        if faults:
+            raise StateDictError("the state dict does not fit the model: " + "; ".join(faults))
+        for name in both:
+            own[name].copy_(given[name])
+
+    def extra_repr(self) -> str:
+        """What stands in the brackets when the module is printed."""
+        return ""
+
+    def multiply_adds(self, input_shape, output_shape) -> int:
+        """Products summed by one forward pass, not counting the modules inside."""
+        return 0
+
+    def __repr__(self):
+        children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        inside = "\n  ".join(children)
+        return f"{type(self).__name__}({self.extra_repr()}" + (f"\n  {inside}\n)" if children else ")")
+
+
+class HookHandle:
+    """Takes a forward hook out again."""
+
+    def __init__(self, module, hook):
+        self._module, self._hook = module, hook
+
+    def remove(self) -> None:
+        """Stop calling the hook."""
+        if self._hook in self._module._hooks:
+            self._module._hooks.remove(self._hook)
+
+
+class Sequential(Module):
+    """Modules one after another, named "0", "1", ..."""
+
+    def __init__(self, *modules: Module):
+        for i, module in enumerate(modules):
+            setattr(self, str(i), module)
+
+    def forward(self, x):
+        for module in self:
+            x = module(x)
+        return x
+
+    def __iter__(self):
+        return (module for _, module in self.named_children())
+
+    def __len__(self):
+        return sum(1 for _ in self)
+
+    def __getitem__(self, i):
+        chosen = list(self)[i]
+        return Sequential(*chosen) if isinstance(i, slice) else chosen
+
+
+class Linear(Module):
+    """y = x W^T + b for x (..., in_features); weight (out_features, in_features), bias (out_features,).
+
+    Both start uniform in +-1 / sqrt(in_features), as in PyTorch (after LeCun et al., "Efficient BackProp", 1998).
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        self.in_features, self.out_features = in_features, out_features
+        bound = in_features**-0.5
+        self.weight = Parameter(uniform((out_features, in_features), bound))
+        self.bias = Parameter(uniform((out_features,), bound)) if bias else None
+
+    def forward(self, x):
+        return ops.linear(x, self.weight, self.bias)
+
+    def extra_repr(self):
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+    def multiply_adds(self, input_shape, output_shape):
+        return int(np.prod(output_shape)) * self.in_features
+
+
+class Conv2d(Module):
+    """Convolution of images (N, C, H, W) with ``out_channels`` filters; see ``clnn.ops.conv2d`` for the shapes.
+
+    Weight (out_channels, in_channels / groups, KH, KW) and bias start uniform in +-1 / sqrt(in_channels / groups
+    * KH * KW), as in PyTorch.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
+        bias: bool = True,
+    ):  # fmt: skip
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ShapeError(f"{in_channels} to {out_channels} channels do not divide into {groups} groups")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride = pair(kernel_size, "kernel_size"), pair(stride, "stride")
+        self.padding, self.dilation = pair(padding, "padding"), pair(dilation, "dilation")
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        bound = int(np.prod(shape[1:])) ** -0.5
+        self.weight = Parameter(uniform(shape, bound))
+        self.bias = Parameter(uniform(shape[:1], bound)) if bias else None
+
+    def forward(self, x):
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self):
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, usual in (("padding", (0, 0)), ("dilation", (1, 1)), ("groups", 1)):
+            text += f", {name}={getattr(self, name)}" if getattr(self, name) != usual else ""
+        return text + ("" if self.bias is not None else ", bias=False")
+
+    def multiply_adds(self, input_shape, output_shape):
+        return int(np.prod(output_shape)) * int(np.prod(self.weight.shape[1:]))
+
+
+class MaxPool2d(Module):
+    """The largest element of each window; ``stride`` is ``kernel_size`` unless given."""
+
+    def __init__(self, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False):
+        self.kernel_size, self.stride = kernel_size, stride if stride is not None else kernel_size
+        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+
+    def forward(self, x):
+        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def extra_repr(self):
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class AvgPool2d(Module):
+    """The mean of each window; ``stride`` is ``kernel_size`` unless given."""
+
+    def __init__(self, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True):
+        self.kernel_size, self.stride = kernel_size, stride if stride is not None else kernel_size
+        self.padding, self.ceil_mode, self.count_include_pad = padding, ceil_mode, count_include_pad
+
+    def forward(self, x):
+        return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+
+    def extra_repr(self):
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x):
+        return ops.relu(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, x):
+        return ops.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x)."""
+
+    def forward(self, x):
+        return ops.sigmoid(x)
+
+
+class Softmax(Module):
+    """e^x divided by its sum along ``dim``."""
+
+    def __init__(self, dim: int = -1):
+        self.dim = dim
+
+    def forward(self, x):
+        return ops.softmax(x, self.dim)
+
+    def extra_repr(self):
+        return f"dim={self.dim}"
+
+
+class Flatten(Module):
+    """All dimensions from ``start_dim`` to ``end_dim`` joined into one; the first, the batch, stays."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x):
+        return ops.flatten(x, self.start_dim, self.end_dim)
+
+    def extra_repr(self):
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Dropout(Module):
+    """While training, each element becomes 0 with probability p and the rest grow by 1 / (1 - p)."""
+
+    def __init__(self, p: float = 0.5):
+        if not 0 <= p <= 1:
+            raise ValueError(f"the probability p must lie in 0 .. 1, got {p}")
+        self.p = p
+
+    def forward(self, x):
+        return ops.dropout(x, self.p, self.training)
+
+    def extra_repr(self):
+        return f"p={self.p}"
+
+
+class Loss(Module):
+    """A loss of (input, target), reduced by "mean", "sum" or "none"."""
+
+    function = None
+
+    def __init__(self, reduction: str = "mean"):
+        self.reduction = reduction
+
+    def forward(self, input, target):
+        return type(self).function(input, target, self.reduction)
+
+
+class CrossEntropyLoss(Loss):
+    """-log softmax(input)[target] for logits (N, C) and integer labels (N,)."""
+
+    function = staticmethod(ops.cross_entropy)
+
+
+class MSELoss(Loss):
+    """(input - target)^2."""
+
+    function = staticmethod(ops.mse_loss)
+
+
+class BCEWithLogitsLoss(Loss):
+    """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) for logits x and targets t in 0 .. 1."""
+
+    function = staticmethod(ops.binary_cross_entropy_with_logits)

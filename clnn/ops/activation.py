@@ -1,0 +1,117 @@
+"""Activation functions and the softmax family."""
+
+import numpy as np
+
+from ..errors import ShapeError
+from ..program import c_name, empty, kernel, launch
+from ..tensor import Function, Tensor, method
+from .elementwise import GROUP, as_real, binary, unary
+
+
+def _kernel(device, name, dtype):
+    double = {"DOUBLE": 1} if dtype == np.float64 else {}
+    return kernel(device, "activation", name, REAL=c_name(dtype), **double)
+
+
+class Activation(Function):
+    """A function applied to each element whose derivative follows from its result y."""
+
+    name = backward_name = ""
+
+    def forward(self, x):
+        self.y = empty(self.device, x.shape, x.dtype)
+        launch(self.device, _kernel(self.device, self.name, x.dtype), (x.size,), GROUP, x, self.y, x.size)
+        return self.y
+
+    def backward(self, grad):
+        out = empty(self.device, grad.shape, grad.dtype)
+        knl = _kernel(self.device, self.backward_name, grad.dtype)
+        launch(self.device, knl, (grad.size,), GROUP, self.y, grad, out, grad.size)
+        return (out,)
+
+
+class Relu(Activation):
+    name, backward_name = "relu", "relu_backward"
+
+
+class Tanh(Activation):
+    name, backward_name = "tanh_", "tanh_backward"
+
+
+class Sigmoid(Activation):
+    name, backward_name = "sigmoid", "sigmoid_backward"
+
+
+class Softplus(Activation):
+    """log(1 + e^x); its derivative 1 - e^-y is the sigmoid of x."""
+
+    name = "softplus"
+
+    def backward(self, grad):
+        rest = unary(self.device, "exponential", unary(self.device, "neg", self.y))
+        return (binary(self.device, "mul", grad, binary(self.device, "sub", 1.0, rest)),)
+
+
+@method("relu")
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0); the derivative at 0 is 0."""
+    return Relu()(as_real(x))
+
+
+@method("tanh")
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    return Tanh()(as_real(x))
+
+
+@method("sigmoid")
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + e^-x)."""
+    return Sigmoid()(as_real(x))
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x), without overflow."""
+    return Softplus()(as_real(x))
+
+
+class RowFunction(Function):
+    """A function of each row (the last dimension) whose backward needs its result."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def _launch(self, name, *arrays):
+        x = arrays[0]
+        out, n = empty(self.device, x.shape, x.dtype), x.shape[-1]
+        knl = kernel(self.device, "softmax", name, REAL=c_name(x.dtype))
+        launch(self.device, knl, (x.size // n,), (8,), *arrays, out, x.size // n, n)
+        return out
+
+    def forward(self, x):
+        self.y = self._launch(self.name, x)
+        return self.y
+
+    def backward(self, grad):
+        return (self._launch(f"{self.name}_backward", self.y, grad),)
+
+
+def _along(name, x, dim):
+    x = as_real(x)
+    if not x.ndim:
+        raise ShapeError(f"{name} needs at least one dimension, got a single number")
+    if dim in (-1, x.ndim - 1):
+        return RowFunction(name)(x)
+    return RowFunction(name)(x.transpose(dim, -1)).transpose(dim, -1)
+
+
+@method("softmax")
+def softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """e^x divided by its sum along ``dim``: positive numbers that add up to 1."""
+    return _along("softmax", x, dim)
+
+
+@method("log_softmax")
+def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """The logarithm of ``softmax``, without overflow or cancellation."""
+    return _along("log_softmax", x, dim)

@@ -1,0 +1,381 @@
+"""Arithmetic and comparison, element by element, with NumPy's broadcasting."""
+
+from functools import lru_cache
+from numbers import Number
+
+import numpy as np
+
+from ..errors import DTypeError, ShapeError
+from ..program import c_name, empty, kernel, launch
+from ..tensor import Function, Tensor, method, tensor
+from .copy import check_dims, padded
+from .reduce import broadcast_strides, sum_to
+
+GROUP = (256,)
+
+
+def elementwise_kernel(device, name, dtype):
+    integer = {"INTEGER": 1} if dtype.kind != "f" else {}
+    return kernel(device, "elementwise", name, REAL=c_name(dtype), **integer)
+
+
+def unary(device, name, x):
+    """One of the one-array kernels of elementwise.cl."""
+    out = empty(device, x.shape, x.dtype)
+    launch(device, elementwise_kernel(device, name, x.dtype), (x.size,), GROUP, x, out, x.size)
+    return out
+
+
+@lru_cache(maxsize=4096)
+def _broadcast_plan(x_shape, y_shape):
+    try:
+        shape = np.broadcast_shapes(x_shape, y_shape)
+    except ValueError:
+        raise ShapeError(
+            f"shapes {x_shape} and {y_shape} do not fit together: counted from the right, each pair of sizes must be "
+            "equal or one of them 1"
+        ) from None
+    check_dims(shape)
+    strides = [padded(broadcast_strides(s, shape)) for s in (x_shape, y_shape)]
+    return shape, (len(shape), padded(shape), *strides)
+
+
+def binary(device, name, x, y, out=None, dtype=None):
+    """One of the two-operand kernels of elementwise.cl; x or y may be a number."""
+    if not hasattr(y, "shape"):
+        name, shape, kind, extra = f"{name}_number", x.shape, x.dtype, ()
+    elif not hasattr(x, "shape"):
+        name, shape, kind, extra = f"number_{name}", y.shape, y.dtype, ()
+    elif x.shape == y.shape:
+        shape, kind, extra = x.shape, x.dtype, ()
+    else:
+        shape, extra = _broadcast_plan(x.shape, y.shape)
+        name, kind = f"{name}_broadcast", x.dtype
+    out = empty(device, shape, dtype or kind) if out is None else out
+    launch(device, elementwise_kernel(device, name, kind), (out.size,), GROUP, x, y, out, out.size, *extra)
+    return out
+
+
+class Binary(Function):
+    """An operation on two operands, either of which may be a plain number kept in ``self.number``."""
+
+    name = ""
+    number = None
+    flipped = False  # whether the number is the left operand
+
+    def operands(self, *arrays):
+        if self.number is None:
+            return arrays
+        return (self.number, *arrays) if self.flipped else (*arrays, self.number)
+
+    def forward(self, *arrays):
+        self.x, self.y = self.operands(*arrays)
+        self.out = binary(self.device, self.name, self.x, self.y)
+        return self.out
+
+    def backward(self, grad):
+        sides = [i for i, side in enumerate((self.x, self.y)) if hasattr(side, "shape")]
+        parts = (self.left, self.right)
+        return tuple(
+            sum_to(self.device, parts[side](grad), (self.x, self.y)[side].shape) if self.needs[i] else None
+            for i, side in enumerate(sides)
+        )
+
+    def go(self, name, x, y):
+        return binary(self.device, name, x, y)
+
+
+class Add(Binary):
+    name = "add"
+
+    def left(self, grad):
+        return grad
+
+    right = left
+
+
+class Sub(Binary):
+    name = "sub"
+
+    def left(self, grad):
+        return grad
+
+    def right(self, grad):
+        return unary(self.device, "neg", grad)
+
+
+class Mul(Binary):
+    name = "mul"
+
+    def left(self, grad):
+        return self.go("mul", grad, self.y)
+
+    def right(self, grad):
+        return self.go("mul", grad, self.x)
+
+
+class Div(Binary):
+    name = "div"
+
+    def left(self, grad):
+        return self.go("div", grad, self.y)
+
+    def right(self, grad):
+        return unary(self.device, "neg", self.go("div", self.go("mul", grad, self.out), self.y))
+
+
+class Power(Binary):
+    name = "power"
+
+    def left(self, grad):
+        lower = self.go("power", self.x, self.y - 1 if self.number is not None else self.go("sub", self.y, 1))
+        return self.go("mul", grad, self.go("mul", lower, self.y))
+
+    def right(self, grad):
+        log_x = unary(self.device, "logarithm", self.x) if hasattr(self.x, "shape") else float(np.log(self.x))
+        return self.go("mul", grad, self.go("mul", self.out, log_x))
+
+
+class Maximum(Binary):
+    """The larger of two; where they are equal each gets half of the gradient."""
+
+    name = "maximum"
+
+    def _share(self, grad, x, y):
+        first = Tensor(self.go("sub", self.out, x), self.device) == 0
+        tied = Tensor(self.go("sub", self.out, y), self.device) == 0
+        weight = first.astype(grad.dtype) / (1 + (first.astype(grad.dtype) * tied.astype(grad.dtype)))
+        return self.go("mul", grad, weight.array)
+
+    def left(self, grad):
+        return self._share(grad, self.x, self.y)
+
+    def right(self, grad):
+        return self._share(grad, self.y, self.x)
+
+
+class Minimum(Maximum):
+    name = "minimum"
+
+
+def match(x, y, real=False):
+    """Two operands of one element type; numbers stay numbers, NumPy arrays become tensors beside the other.
+
+    The type is the wider one, as in NumPy; with ``real`` integers become float32.
+    """
+    first = x if isinstance(x, Tensor) else y
+    sides = []
+    for side in (x, y):
+        if isinstance(side, np.ndarray | list | tuple):
+            side = tensor(side, dtype=np.float64 if first.dtype == np.float64 else None, device=first.device)
+        elif not isinstance(side, Tensor | Number | np.generic):
+            raise DTypeError(f"cannot compute with a tensor and {type(side).__name__}: give numbers or arrays")
+        sides.append(side)
+    dtypes = [s.dtype for s in sides if isinstance(s, Tensor)]
+    if any(isinstance(s, float | np.floating) for s in sides):
+        dtypes.append(np.dtype(np.float32))
+    dtype = (
+        np.dtype(np.float64) if np.dtype(np.float64) in dtypes
+        else np.dtype(np.float32) if real or np.dtype(np.float32) in dtypes
+        else np.dtype(np.int32)
+    )  # fmt: skip
+    return [s.astype(dtype) if isinstance(s, Tensor) else dtype.type(s).item() for s in sides]
+
+
+def apply(function: type[Binary], x, y, real=False) -> Tensor:
+    x, y = match(x, y, real)
+    op = function()
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return op(x, y)
+    op.flipped = not isinstance(x, Tensor)
+    op.number, given = (x, y) if op.flipped else (y, x)
+    return op(given)
+
+
+@method("__add__", "__radd__", "add")
+def add(x, y) -> Tensor:
+    """x + y, element by element."""
+    return apply(Add, x, y)
+
+
+@method("__sub__", "sub")
+def sub(x, y) -> Tensor:
+    """x - y, element by element."""
+    return apply(Sub, x, y)
+
+
+@method("__mul__", "__rmul__", "mul")
+def mul(x, y) -> Tensor:
+    """x * y, element by element."""
+    return apply(Mul, x, y)
+
+
+@method("__truediv__", "div")
+def div(x, y) -> Tensor:
+    """x / y, element by element; integers give float32."""
+    return apply(Div, x, y, real=True)
+
+
+@method("__pow__", "pow")
+def power(x, y) -> Tensor:
+    """x to the power y, element by element; the powers 2 and 1/2 of a tensor by multiplying and by a root."""
+    if isinstance(y, Number) and isinstance(x, Tensor) and y in (2, 0.5):
+        return apply(Mul, x, x) if y == 2 else sqrt(x)
+    return apply(Power, x, y, real=True)
+
+
+@method("maximum")
+def maximum(x, y) -> Tensor:
+    """The larger of x and y, element by element."""
+    return apply(Maximum, x, y)
+
+
+@method("minimum")
+def minimum(x, y) -> Tensor:
+    """The smaller of x and y, element by element."""
+    return apply(Minimum, x, y)
+
+
+@method("clamp", "clip")
+def clamp(x: Tensor, min=None, max=None) -> Tensor:
+    """x limited to the range from ``min`` to ``max``; either may be left out."""
+    x = x if min is None else maximum(x, min)
+    return x if max is None else minimum(x, max)
+
+
+for _name, _function in (("__rsub__", sub), ("__rtruediv__", div), ("__rpow__", power)):
+    setattr(Tensor, _name, lambda x, y, f=_function: f(y, x))
+
+
+@method("add_")
+def add_(x: Tensor, y: Tensor) -> Tensor:
+    """Add y to x in place; both of one shape and type, not recorded."""
+    binary(x.device, "add", x.array, y.array, out=x.array)
+    return x
+
+
+def _comparison(name):
+    def compare(x, y) -> Tensor:
+        x, y = match(x, y)
+        device = x.device if isinstance(x, Tensor) else y.device
+        sides = [s.array if isinstance(s, Tensor) else s for s in (x, y)]
+        return Tensor(binary(device, name, *sides, dtype=np.dtype(np.bool_)), device)
+
+    return compare
+
+
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Tensor, f"__{_name}__", _comparison(_name))
+
+
+class Unary(Function):
+    """An operation on one tensor: ``kernel`` computes it, ``slope`` its derivative from x and the result y."""
+
+    kernel = ""
+
+    def forward(self, x):
+        self.x, self.y = x, unary(self.device, self.kernel, x)
+        return self.y
+
+    def backward(self, grad):
+        return (self.slope(grad),)
+
+    def slope(self, grad):
+        raise NotImplementedError
+
+
+class Neg(Unary):
+    kernel = "neg"
+
+    def slope(self, grad):
+        return unary(self.device, "neg", grad)
+
+
+class Absolute(Unary):
+    kernel = "absolute"
+
+    def slope(self, grad):
+        return binary(self.device, "mul", grad, unary(self.device, "sign", self.x))
+
+
+class Exp(Unary):
+    kernel = "exponential"
+
+    def slope(self, grad):
+        return binary(self.device, "mul", grad, self.y)
+
+
+class Log(Unary):
+    kernel = "logarithm"
+
+    def slope(self, grad):
+        return binary(self.device, "div", grad, self.x)
+
+
+class Sqrt(Unary):
+    kernel = "square_root"
+
+    def slope(self, grad):
+        return binary(self.device, "div", binary(self.device, "mul", grad, 0.5), self.y)
+
+
+def as_real(x: Tensor) -> Tensor:
+    """x as floating-point numbers."""
+    return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+
+@method("__neg__", "neg")
+def neg(x: Tensor) -> Tensor:
+    """-x."""
+    return Neg()(x if x.dtype != np.bool_ else x.astype(np.int32))
+
+
+@method("__abs__", "abs")
+def absolute(x: Tensor) -> Tensor:
+    """The absolute value; its derivative at 0 is 0."""
+    return Absolute()(x)
+
+
+@method("exp")
+def exp(x: Tensor) -> Tensor:
+    """e to the power x."""
+    return Exp()(as_real(x))
+
+
+@method("log")
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm."""
+    return Log()(as_real(x))
+
+
+@method("sqrt")
+def sqrt(x: Tensor) -> Tensor:
+    """The square root."""
+    return Sqrt()(as_real(x))
+
+
+class Where(Function):
+    """Elements of the first tensor where the mask is true, else of the second."""
+
+    def __init__(self, mask):
+        self.mask = mask
+
+    def forward(self, x, y):
+        out = empty(self.device, x.shape, x.dtype)
+        knl = elementwise_kernel(self.device, "choose", x.dtype)
+        launch(self.device, knl, (out.size,), GROUP, self.mask, x, y, out, out.size)
+        return out
+
+    def backward(self, grad):
+        mask = Tensor(self.mask, self.device).astype(grad.dtype).array
+        left = binary(self.device, "mul", grad, mask)
+        return left, binary(self.device, "sub", grad, left)
+
+
+def where(mask: Tensor, x, y) -> Tensor:
+    """x where the bool tensor ``mask`` is true, elsewhere y; all three are broadcast together."""
+    x, y = match(x, y) if isinstance(x, Tensor) or isinstance(y, Tensor) else (tensor(x), tensor(y))
+    x, y = [s if isinstance(s, Tensor) else tensor(s, device=mask.device) for s in (x, y)]
+    shape = np.broadcast_shapes(mask.shape, x.shape, y.shape)
+    full = [t if t.shape == shape else t.broadcast_to(shape) for t in (mask.astype(np.bool_), x, y.astype(x.dtype))]
+    return Where(full[0].array)(*full[1:])

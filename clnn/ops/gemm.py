@@ -1,0 +1,157 @@
+"""Matrix products. ``gemm`` is the one place where they are computed; all others call it."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from ..errors import DTypeError, ShapeError
+from ..program import c_name, empty, fill, kernel, launch
+from ..tensor import Function, Tensor, method
+from .elementwise import match
+from .reduce import reduce_axes
+
+COLUMNS = 16  # width of a panel, fixed in gemm.cl
+ROWS = 6  # height of a tile: 12 vectors of 8 in registers, and room for the panel's two
+
+
+@lru_cache(maxsize=8)
+def zero_of(device, dtype):
+    """One zero on the device: the bias of products without one."""
+    return fill(empty(device, (1,), dtype), 0)
+
+
+def panels_of(n: int) -> int:
+    return -(-n // COLUMNS)
+
+
+def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, out=None):
+    """C = A B + bias for A (m, k) and B (k, n), each optionally stored transposed; ``batch`` of them in a row.
+
+    ``a`` and ``b`` are arrays; ``bias`` has one number a column. Returns an array (batch, m, n), or ``out``, which
+    may have any shape of that size.
+    """
+    panels = empty(device, (batch, panels_of(n), k, COLUMNS), a.dtype)
+    b_row, b_col = (1, k) if tb else (n, 1)
+    pack = kernel(device, "gemm", "gemm_pack", REAL=c_name(a.dtype), ROWS=ROWS)
+    launch(device, pack, (k, panels_of(n), batch), (32, 1, 1), b, k * n, b_row, b_col, panels, n, k)
+    out = empty(device, (batch, m, n), a.dtype) if out is None else out
+    a_row, a_col = (1, m) if ta else (k, 1)
+    multiply_panels(
+        device, a, panels, out, m, n, k, batch=batch, a_strides=(0, batch, m * k, 0, a_row, a_col),
+        bias=bias, bias_strides=(1, 0, 0, 1),
+    )  # fmt: skip
+    return out
+
+
+def multiply_panels(
+    device, a, panels, out, m, n, k, *, batch, a_strides, blocks=1, bias=None, bias_strides=(1, 0, 0, 0),
+    start=0, accumulate=False,
+):  # fmt: skip
+    """out[batch] = (or +=) A[batch] times packed panels, the sum running over ``blocks`` of k.
+
+    ``a_strides``: where A starts, the number of different A in a batch, then the strides of batch, block, row and
+    column; ``bias_strides`` likewise, without start and block. ``start`` is where in ``out`` the first result goes.
+    """
+    if bias is None:
+        bias, bias_strides = zero_of(device, out.dtype), (1, 0, 0, 0)
+    knl = kernel(device, "gemm", "gemm_panels", REAL=c_name(out.dtype), ROWS=ROWS)
+    launch(
+        device, knl, (-(-m // ROWS), panels_of(n), batch), (1, 1, 1), a, *a_strides, panels, bias, *bias_strides,
+        out, start, m * n, m, n, k, blocks, int(accumulate),
+    )  # fmt: skip
+
+
+def gemm_plain(device, a, b, m, n, k, *, ta=False, tb=False, batch=1):
+    """The same product by the plain kernel: one work-item, one element. For reading and for checking."""
+    out = empty(device, (batch, m, n), a.dtype)
+    a_row, a_col = (1, m) if ta else (k, 1)
+    b_row, b_col = (1, k) if tb else (n, 1)
+    knl = kernel(device, "gemm", "gemm_plain", REAL=c_name(a.dtype), ROWS=ROWS)
+    launch(device, knl, (n, m, batch), (16, 1, 1), a, m * k, a_row, a_col, b, k * n, b_row, b_col, out, m, n, k)
+    return out
+
+
+class MatMul(Function):
+    """A batch of matrix products: (B, M, K) times (B, K, N)."""
+
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        (batch, m, k), n = a.shape, b.shape[2]
+        return gemm(self.device, a, b, m, n, k, batch=batch)
+
+    def backward(self, grad):
+        (batch, m, k), n = self.a.shape, self.b.shape[2]
+        da = db = None
+        if self.needs[0]:
+            da = gemm(self.device, grad, self.b, m, k, n, tb=True, batch=batch, out=self.grad_array(0))
+        if self.needs[1]:
+            db = gemm(self.device, self.a, grad, k, n, m, ta=True, batch=batch, out=self.grad_array(1))
+        return da, db
+
+
+@method("__matmul__", "matmul")
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product by NumPy's rules for 1, 2 and more dimensions. Raises ShapeError if it does not fit."""
+    a, b = match(a, b, real=True)
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or not a.ndim or not b.ndim:
+        raise ShapeError("a matrix product needs two tensors of at least one dimension")
+    left = a.reshape(1, -1) if a.ndim == 1 else a
+    right = b.reshape(-1, 1) if b.ndim == 1 else b
+    if left.shape[-1] != right.shape[-2]:
+        raise ShapeError(f"shapes {a.shape} and {b.shape} do not fit a product: {left.shape[-1]} != {right.shape[-2]}")
+    if right.ndim == 2:  # one matrix on the right: all rows on the left are one tall matrix
+        product = MatMul()(left.reshape(1, -1, left.shape[-1]), right.reshape(1, *right.shape))
+        shape = (*left.shape[:-1], right.shape[-1])
+    else:
+        try:
+            lead = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        except ValueError:
+            raise ShapeError(f"the batches of {a.shape} and {b.shape} do not fit together") from None
+        sides = [t if t.shape[:-2] == lead else t.broadcast_to(lead + t.shape[-2:]) for t in (left, right)]
+        product = MatMul()(*[t.reshape(-1, *t.shape[-2:]) for t in sides])
+        shape = (*lead, left.shape[-2], right.shape[-1])
+    drop = (-2,) * (a.ndim == 1) + (-1,) * (b.ndim == 1)
+    return product.reshape(tuple(n for i, n in enumerate(shape, -len(shape)) if i not in drop))
+
+
+Tensor.__rmatmul__ = lambda b, a: matmul(a, b)
+
+
+class LinearFunction(Function):
+    """x W^T + bias, the bias added as the product is stored."""
+
+    def forward(self, x, weight, bias=None):
+        self.x, self.weight = x, weight
+        (rows, k), n = x.shape, weight.shape[0]
+        return gemm(self.device, x, weight, rows, n, k, tb=True, bias=bias, out=empty(self.device, (rows, n), x.dtype))
+
+    def backward(self, grad):
+        (rows, k), n = self.x.shape, self.weight.shape[0]
+        dx = dw = db = None
+        if self.needs[0]:
+            dx = gemm(self.device, grad, self.weight, rows, k, n, out=empty(self.device, (rows, k), grad.dtype))
+        if self.needs[1]:
+            dw = gemm(self.device, grad, self.x, n, k, rows, ta=True, out=self.grad_array(1))
+        if len(self.needs) > 2 and self.needs[2]:
+            db = reduce_axes(self.device, "sum", grad, (0,), out=self.grad_array(2))
+        return (dx, dw, db)[: len(self.needs)]
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input W^T + bias for input (..., in), weight (out, in) and bias (out,): a fully connected layer.
+
+    Raises ShapeError or DTypeError if they do not fit.
+    """
+    if weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
+        raise ShapeError(
+            f"linear needs an input of (..., {weight.shape[-1]}) for a weight of shape {weight.shape}, got {input.shape}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"the bias must have shape {weight.shape[:1]}, got {bias.shape}")
+    if input.dtype != weight.dtype:
+        raise DTypeError(f"the input is {input.dtype.name}, the weight {weight.dtype.name}: convert with astype")
+    given = (weight,) if bias is None else (weight, bias)
+    if input.ndim == 2:
+        return LinearFunction()(input, *given)
+    rows = LinearFunction()(input.reshape(-1, input.shape[-1]), *given)
+    return rows.reshape(*input.shape[:-1], weight.shape[0])

@@ -1,0 +1,89 @@
+"""Losses: how wrong a prediction is, as one number to minimise."""
+
+import numpy as np
+
+from ..errors import DTypeError, LabelError, ShapeError
+from ..program import c_name, empty, kernel, launch
+from ..tensor import Function, Tensor
+from .activation import softplus
+from .elementwise import GROUP, binary
+from .reduce import reduce_axes
+
+
+class CrossEntropy(Function):
+    """The loss of each row and, in the same pass, its gradient; averaged, summed or left apart."""
+
+    def __init__(self, labels: Tensor, reduction: str):
+        self.labels, self.reduction = labels, reduction
+
+    def forward(self, x):
+        rows, n = x.shape
+        loss, self.slope = empty(self.device, (rows,), x.dtype), empty(self.device, x.shape, x.dtype)
+        knl = kernel(self.device, "softmax", "cross_entropy", REAL=c_name(x.dtype))
+        launch(self.device, knl, (rows,), (8,), x, self.labels.array, loss, self.slope, rows, n)
+        if self.reduction == "none":
+            return loss
+        total = reduce_axes(self.device, "sum", loss, (0,))
+        return total if self.reduction == "sum" else binary(self.device, "mul", total, 1 / rows)
+
+    def backward(self, grad):
+        rows, n = self.slope.shape
+        out = empty(self.device, (rows, n), grad.dtype)
+        knl = kernel(self.device, "softmax", "scale_rows", REAL=c_name(grad.dtype))
+        scale, one_each = 1 / rows if self.reduction == "mean" else 1.0, int(self.reduction == "none")
+        launch(self.device, knl, (rows * n,), GROUP, self.slope, grad, out, one_each, scale, rows, n)
+        return (out,)
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+
+
+def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """-log softmax(input)[target], fused and stable: the loss of logits (N, C) for labels (N,) in 0 .. C - 1.
+
+    Also (N, C, d1, ...) with labels (N, d1, ...), as in PyTorch. Raises ShapeError, DTypeError for labels that are
+    no integers, and LabelError for labels out of range; labels that were computed on the device are not checked
+    here (that would wait for it), they make the loss NaN.
+    """
+    _check_reduction(reduction)
+    places = input.shape[2:]
+    if input.ndim < 2 or target.shape != (input.shape[0], *places):
+        raise ShapeError(
+            f"cross_entropy needs logits (N, C, ...) and labels (N, ...), got {input.shape} and {target.shape}"
+        )
+    if target.dtype != np.int32:
+        raise DTypeError(f"labels must be integers, got {target.dtype.name}")
+    if target.bounds and not (0 <= target.bounds[0] and target.bounds[1] < input.shape[1]):
+        raise LabelError(
+            f"labels run from {target.bounds[0]} to {target.bounds[1]}, but {input.shape[1]} logits a row allow "
+            f"0 to {input.shape[1] - 1}"
+        )
+    if not places:
+        return CrossEntropy(target, reduction)(input)
+    rows = input.permute(0, *range(2, input.ndim), 1).reshape(-1, input.shape[1])
+    loss = CrossEntropy(target.reshape(-1), reduction)(rows)
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+def _reduced(loss: Tensor, reduction: str) -> Tensor:
+    _check_reduction(reduction)
+    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
+
+
+def _check_same(name: str, input: Tensor, target: Tensor) -> None:
+    if input.shape != target.shape:
+        raise ShapeError(f"{name} needs two equal shapes, got {input.shape} and {target.shape}")
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """(input - target)^2, averaged, summed or element by element. Raises ShapeError for different shapes."""
+    _check_same("mse_loss", input, target)
+    return _reduced((input - target) ** 2, reduction)
+
+
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) for logits x and targets t in [0, 1], without overflow."""
+    _check_same("binary_cross_entropy_with_logits", input, target)
+    return _reduced(softplus(input) - input * target, reduction)

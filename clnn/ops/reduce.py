@@ -1,0 +1,181 @@
+"""Sums, means, extremes along dimensions, and the broadcasting that is their opposite."""
+
+import numpy as np
+
+from ..errors import DTypeError, ShapeError
+from ..program import c_name, empty, kernel, launch, reshaped
+from ..tensor import Function, Tensor, method
+from .copy import axis_of, gather, strides_of
+
+CHUNK = 256  # the longest run that one work-item adds up
+
+
+def reduce_run(device, name, x, outer, n, inner, out=None):
+    """Reduce the middle dimension of array x seen as (outer, n, inner), in as many passes as it takes."""
+    knl = kernel(device, "reduce", name, REAL=c_name(x.dtype))
+    while True:
+        chunks = -(-n // CHUNK) if outer * inner < 1024 else 1  # many results keep the device busy as they are
+        last = chunks == 1
+        result = out if last and out is not None else empty(device, (outer * chunks * inner,), x.dtype)
+        local = (64, 1, 1) if inner > 1 else (1, 1, 1)
+        launch(device, knl, (inner, chunks, outer), local, x, result, outer, n, inner, -(-n // chunks))
+        if last:
+            return result
+        x, n = result, chunks
+
+
+def reduce_axes(device, name, x, axes, out=None):
+    """Reduce array x over the axes (ascending), which vanish from its shape; ``out`` may take the result."""
+    shape = x.shape
+    kept = tuple(n for d, n in enumerate(shape) if d not in axes)
+    runs = []  # neighbouring axes are reduced at once
+    for d in axes:
+        if runs and runs[-1][1] == d:
+            runs[-1][1] = d + 1
+        else:
+            runs.append([d, d + 1])
+    size = list(shape)
+    for at, (a, b) in reversed(list(enumerate(runs))):  # from the back, so that the axes in front keep their places
+        outer, n, inner = int(np.prod(size[:a])), int(np.prod(size[a:b])), int(np.prod(size[b:]))
+        x = reduce_run(device, name, x, outer, n, inner, out if at == 0 else None)
+        del size[a:b]
+    return reshaped(x, kept) if out is None else out
+
+
+def broadcast_strides(shape, target) -> tuple[int, ...]:
+    """Strides that repeat an array of ``shape`` to ``target``: 0 along each repeated dimension."""
+    lead = len(target) - len(shape)
+    return (0,) * lead + tuple(0 if n == 1 else s for n, s in zip(shape, strides_of(shape), strict=True))
+
+
+def sum_to(device, grad, shape):
+    """Sum array grad over what broadcasting from ``shape`` had repeated."""
+    if grad.shape == shape:
+        return grad
+    lead = grad.ndim - len(shape)
+    axes = [d for d in range(grad.ndim) if d < lead or (shape[d - lead] == 1 and grad.shape[d] != 1)]
+    return reshaped(reduce_axes(device, "sum", grad, axes) if axes else grad, shape)
+
+
+def expand(device, x, shape):
+    """Array x repeated to ``shape``."""
+    return gather(device, x, shape, broadcast_strides(x.shape, shape))
+
+
+class Broadcast(Function):
+    """Repeated along new dimensions and those of size 1."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def forward(self, x):
+        self.former = x.shape
+        return expand(self.device, x, self.shape)
+
+    def backward(self, grad):
+        return (sum_to(self.device, grad, self.former),)
+
+
+@method("broadcast_to", "expand")
+def broadcast_to(x: Tensor, *shape) -> Tensor:
+    """x repeated to a shape by NumPy's rule. Raises ShapeError if it does not fit."""
+    shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    try:
+        fits = np.broadcast_shapes(x.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ShapeError(f"a tensor of shape {x.shape} cannot be repeated to {shape}")
+    return Broadcast(shape)(x)
+
+
+class Sum(Function):
+    """The sum over some axes."""
+
+    def __init__(self, axes, keepdim):
+        self.axes, self.keepdim = axes, keepdim
+
+    def forward(self, x):
+        self.former = x.shape
+        self.kept = tuple(1 if d in self.axes else n for d, n in enumerate(x.shape))
+        y = reduce_axes(self.device, "sum", x, self.axes)
+        return reshaped(y, self.kept) if self.keepdim else y
+
+    def backward(self, grad):
+        return (expand(self.device, reshaped(grad, self.kept), self.former),)
+
+
+def axes_of(x: Tensor, dim) -> tuple[int, ...]:
+    """The axes that ``dim`` (None for all, an int or a tuple) names, ascending."""
+    dims = range(x.ndim) if dim is None else dim if isinstance(dim, tuple | list) else (dim,)
+    axes = tuple(sorted(axis_of(x, d) for d in dims))
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"dim={dim} names a dimension twice")
+    return axes
+
+
+@method("sum")
+def sum(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
+    """The sum over all elements or over the dimensions ``dim`` (booleans are counted)."""
+    x = x.astype(np.int32) if x.dtype == np.bool_ else x
+    axes = axes_of(x, dim)
+    return Sum(axes, keepdim)(x) if x.ndim else x
+
+
+@method("mean")
+def mean(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
+    """The mean over all elements or over the dimensions ``dim``."""
+    x = x if x.dtype.kind == "f" else x.astype(np.float32)
+    total = sum(x, dim, keepdim)
+    return total * (total.size / x.size)
+
+
+class Extreme(Function):
+    """The largest or smallest element over some axes; elements that tie share the gradient evenly."""
+
+    def __init__(self, name, axes, keepdim):
+        self.name, self.axes, self.keepdim = name, axes, keepdim
+
+    def forward(self, x):
+        self.x = x
+        self.kept = tuple(1 if d in self.axes else n for d, n in enumerate(x.shape))
+        self.y = reduce_axes(self.device, self.name, x, self.axes)
+        return reshaped(self.y, self.kept) if self.keepdim else self.y
+
+    def backward(self, grad):
+        x = Tensor(self.x, self.device)
+        winners = (x == Tensor(reshaped(self.y, self.kept), self.device)).astype(x.dtype)
+        share = Tensor(reshaped(grad, self.kept), self.device) / winners.sum(self.axes, keepdim=True)
+        return ((winners * share).array,)
+
+
+def _extreme(name, x, dim, keepdim):
+    if x.dtype == np.bool_:
+        raise DTypeError("the largest of booleans: use sum() > 0 or convert with astype")
+    return Extreme(name, axes_of(x, dim), keepdim)(x) if x.ndim else x
+
+
+@method("max", "amax")
+def max(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
+    """The largest element of all or over ``dim`` (values only; ``argmax`` gives places)."""
+    return _extreme("largest", x, dim, keepdim)
+
+
+@method("min", "amin")
+def min(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
+    """The smallest element of all or over ``dim``."""
+    return _extreme("smallest", x, dim, keepdim)
+
+
+@method("argmax")
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The place of the first largest element, of all or along ``dim``, as int32."""
+    flat = x.reshape(-1) if dim is None else x
+    axis = axis_of(flat, -1 if dim is None else dim)
+    n, shape = flat.shape[axis], flat.shape[:axis] + flat.shape[axis + 1 :]
+    outer, inner = int(np.prod(flat.shape[:axis])), int(np.prod(flat.shape[axis + 1 :]))
+    out = empty(x.device, shape, np.dtype(np.int32))
+    knl = kernel(x.device, "reduce", "argmax", REAL=c_name(x.dtype))
+    launch(x.device, knl, (inner, outer), (1, 64), flat.array, out, outer, n, inner)
+    result = Tensor(out, x.device)
+    return result.reshape(tuple(1 if d == axis else m for d, m in enumerate(flat.shape))) if keepdim else result

@@ -1,0 +1,5 @@
+def _todo(*a, **k):
+    raise NotImplementedError
+
+
+Trainer = evaluate = sgd = _todo
