@@ -3,7 +3,7 @@
 // Plain kernels, one work-item an element, the definition to read and to check against:
 //   conv_forward, conv_backward_data, conv_backward_weight
 // Helpers of the fast form, which turns all three into the matrix product of gemm.cl ("im2col", Chellapilla et
-// al. 2006) but writes the unfolded image straight into that product's panels of 16 columns:
+// al. 2006) but writes the unfolded image straight into that product's panels of COLUMNS columns:
 //   pack_windows      rows (c, ky, kx), columns = positions of the result       -> forward
 //   pack_windows_t    the same transposed, columns = (c, ky, kx)                -> gradient of the filters
 //   turn_filters      w as [C][F / groups][KH][KW], turned by 180 degrees       -> gradient of the image
@@ -14,6 +14,7 @@
 
 #ifndef REAL
 #define REAL float
+#define COLUMNS 16
 #endif
 
 #define GEOMETRY                                                                                       \
@@ -73,7 +74,7 @@ __kernel void conv_backward_weight(
     dw[f * per_group * KH * KW + k] = sum;
 }
 
-// panels[image][group][panel of 16 positions][row (c, ky, kx)][16]; the images count from `first`
+// panels[image][group][panel of positions][row (c, ky, kx)][COLUMNS]; the images count from `first`
 __kernel void pack_windows(__global const REAL *x, __global REAL *panels, int first, GEOMETRY)
 {
     int per_group = C / groups, rows = per_group * KH * KW;
@@ -81,9 +82,9 @@ __kernel void pack_windows(__global const REAL *x, __global REAL *panels, int fi
     if (row >= rows) return;
     int c = row / (KH * KW), ky = row / KW % KH, kx = row % KW, last = OH * OW;
     x += ((first + batch / groups) * C + batch % groups * per_group + c) * H * W;
-    panels += ((size_t)(batch * (int)get_global_size(1) + panel) * rows + row) * 16;
-    int o = panel * 16, oy = o / OW, ox = o % OW;
-    for (int j = 0; j < 16; j++, o++) {
+    panels += ((size_t)(batch * (int)get_global_size(1) + panel) * rows + row) * COLUMNS;
+    int o = panel * COLUMNS, oy = o / OW, ox = o % OW;
+    for (int j = 0; j < COLUMNS; j++, o++) {
         int iy = oy * sy - py + ky * dy, ix = ox * sx - px + kx * dx;
         panels[j] = o < last && iy >= 0 && iy < H && ix >= 0 && ix < W ? x[iy * W + ix] : 0;
         if (++ox == OW) {
@@ -93,17 +94,17 @@ __kernel void pack_windows(__global const REAL *x, __global REAL *panels, int fi
     }
 }
 
-// panels[group][panel of 16 (c, ky, kx)][image][position][16]: the sum over images becomes one long sum
+// panels[group][panel of (c, ky, kx)][image][position][COLUMNS]: the sum over images becomes one long sum
 __kernel void pack_windows_t(__global const REAL *x, __global REAL *panels, int first, int images, GEOMETRY)
 {
     int per_group = C / groups, rows = per_group * KH * KW;
     int o = get_global_id(0), panel = get_global_id(1), batch = get_global_id(2);
     if (o >= OH * OW) return;
-    int group = batch / images, image = batch % images, oy = o / OW, ox = o % OW, k = panel * 16;
+    int group = batch / images, image = batch % images, oy = o / OW, ox = o % OW, k = panel * COLUMNS;
     x += ((first + image) * C + group * per_group) * H * W;
-    panels += (((size_t)(group * (int)get_global_size(1) + panel) * images + image) * OH * OW + o) * 16;
+    panels += (((size_t)(group * (int)get_global_size(1) + panel) * images + image) * OH * OW + o) * COLUMNS;
     int c = k / (KH * KW), ky = k / KW % KH, kx = k % KW;
-    for (int j = 0; j < 16; j++) {
+    for (int j = 0; j < COLUMNS; j++) {
         int iy = oy * sy - py + ky * dy, ix = ox * sx - px + kx * dx;
         panels[j] = k + j < rows && iy >= 0 && iy < H && ix >= 0 && ix < W ? x[(c * H + iy) * W + ix] : 0;
         if (++kx == KW) {

@@ -1,11 +1,11 @@
 // Matrix product C = A B (+ bias), for float and, with -DREAL=double, for double.
 //
 //   gemm_plain    one work-item, one element of C: the definition, for reading and for checking the others
-//   gemm_pack     copies B into panels of 16 columns, so that the inner loop below reads memory in order
-//   gemm_panels   one work-item, one tile of ROWS x 16 elements of C, held in registers
+//   gemm_pack     copies B into panels of 2 V columns, so that the inner loop below reads memory in order
+//   gemm_panels   one work-item, one tile of ROWS x 2 V elements of C, held in registers
 //
-// Why the last is fast: each value of A that it loads is used 16 times and each of B ROWS times, so the
-// arithmetic units wait for memory far less; vectors of 8 fill the processor's vector registers.
+// Why the last is fast: each value of A that it loads is used 2 V times and each of B ROWS times, so the
+// arithmetic units wait for memory far less; V is the length of the device's vectors.
 //
 // Element (i, j) of a matrix stands at i * row + j * col: swapping the two strides transposes it.
 
@@ -14,10 +14,12 @@
 #endif
 #ifndef ROWS
 #define ROWS 6
+#define V 8
 #endif
-#define CAT(a, b) a##b
-#define VECTOR(t) CAT(t, 8)
-#define REAL8 VECTOR(REAL)
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#define VECTOR JOIN(REAL, V)
+#define COLUMNS (2 * V)
 
 __kernel void gemm_plain(
     __global const REAL *a, int a_batch, int a_row, int a_col,
@@ -32,17 +34,17 @@ __kernel void gemm_plain(
     c[(batch * M + i) * N + j] = sum;
 }
 
-// panels[batch][panel][k][16]: columns past N are zero, so the product needs no test for the edge.
+// panels[batch][panel][k][COLUMNS]: columns past N are zero, so the product needs no test for the edge.
 __kernel void gemm_pack(
     __global const REAL *b, int b_batch, int b_row, int b_col,
     __global REAL *panels, int N, int K)
 {
     int k = get_global_id(0), panel = get_global_id(1), batch = get_global_id(2);
     if (k >= K) return;
-    int j0 = panel * 16;
+    int j0 = panel * COLUMNS;
     __global const REAL *from = b + batch * b_batch + k * b_row + j0 * b_col;
-    __global REAL *to = panels + ((batch * (int)get_global_size(1) + panel) * K + k) * 16;
-    for (int j = 0; j < 16; j++)
+    __global REAL *to = panels + ((batch * (int)get_global_size(1) + panel) * K + k) * COLUMNS;
+    for (int j = 0; j < COLUMNS; j++)
         to[j] = j0 + j < N ? from[j * b_col] : 0;
 }
 
@@ -57,21 +59,21 @@ __kernel void gemm_panels(
 {
     int i0 = get_global_id(0) * ROWS, panel = get_global_id(1), batch = get_global_id(2);
     if (i0 >= M) return;
-    int n_panels = get_global_size(1), j0 = panel * 16;
+    int n_panels = get_global_size(1), j0 = panel * COLUMNS;
     a += a_start + (batch % a_batches) * a_batch;
-    panels += (size_t)(batch * n_panels + panel) * blocks * K * 16;
+    panels += (size_t)(batch * n_panels + panel) * blocks * K * COLUMNS;
 
-    REAL8 left[ROWS], right[ROWS];
+    VECTOR left[ROWS], right[ROWS];
     int at[ROWS];
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        left[r] = right[r] = (REAL8)(0);
+        left[r] = right[r] = (VECTOR)(0);
         at[r] = (i0 + r < M ? i0 + r : M - 1) * a_row;  // rows past the edge repeat the last and are not stored
     }
     for (int block = 0; block < blocks; block++, a += a_block)
-        for (int k = 0; k < K; k++, panels += 16) {
-            // Pointer casts in place of vload8: the panels are aligned, and PoCL does not inline vload8.
-            REAL8 b0 = *(__global const REAL8 *)panels, b1 = *(__global const REAL8 *)(panels + 8);
+        for (int k = 0; k < K; k++, panels += COLUMNS) {
+            // Pointer casts in place of vloadN: the panels are aligned, and PoCL does not inline vloadN.
+            VECTOR b0 = *(__global const VECTOR *)panels, b1 = *(__global const VECTOR *)(panels + V);
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
                 REAL value = a[at[r] + k * a_col];
@@ -83,9 +85,9 @@ __kernel void gemm_panels(
     bias += (batch % bias_batches) * bias_batch;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        REAL8 tile[2] = {left[r], right[r]};
+        VECTOR tile[2] = {left[r], right[r]};
         const REAL *out = (const REAL *)tile;
-        for (int j = 0; j < 16; j++)
+        for (int j = 0; j < COLUMNS; j++)
             if (i0 + r < M && j0 + j < N) {
                 int to = (i0 + r) * N + j0 + j;
                 REAL base = accumulate ? c[to] : bias[(i0 + r) * bias_row + (j0 + j) * bias_col];

@@ -1,17 +1,19 @@
 """Two-dimensional convolution. ``forward``, ``backward_data`` and ``backward_weight`` are the one place where it
-is computed; each ``*_plain`` is the same by the kernel that spells out the definition.
+is computed. Each comes in three forms: ``*_plain`` spells out the definition, ``*_tiles`` (conv_tiles.cl) is for
+CPUs, ``*_unfolded`` (conv.cl and gemm.cl) for all other devices and for what the tiles are not made for.
 """
 
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from ..program import c_name, empty, fill, kernel, launch
+from ..program import c_name, empty, fill, kernel, launch, round_up
 from ..tensor import Function, Tensor
 from .copy import scatter
-from .gemm import COLUMNS, multiply_panels, panels_of
-from .reduce import reduce_axes
+from .gemm import accumulators, columns, multiply_panels, tile_cost, vector_width
+from .reduce import reduce_axes, reduce_run
 
 PACK = (32, 1, 1)  # work-group of the packing kernels
 PANEL_BYTES = 16 * 2**20  # the unfolded images of one pass: bounds the memory, and stays near the cache
@@ -51,8 +53,16 @@ class Geometry:
         return self.C // self.groups * self.KH * self.KW
 
     def launch(self, device, name, dtype, size, local, *args):
-        knl = kernel(device, "conv", name, REAL=c_name(dtype))
+        knl = kernel(device, "conv", name, REAL=c_name(dtype), COLUMNS=columns(device, dtype))
         launch(device, knl, size, local, *args, *astuple(self))
+
+    def transposed(self) -> "Geometry":
+        """The convolution that computes this one's gradient by the image, from gradients ``stride`` apart."""
+        return Geometry(
+            C=self.F, H=(self.OH - 1) * self.sy + 1, W=(self.OW - 1) * self.sx + 1, F=self.C, OH=self.H, OW=self.W,
+            groups=self.groups, KH=self.KH, KW=self.KW, sy=1, sx=1, py=self.dy * (self.KH - 1) - self.py,
+            px=self.dx * (self.KW - 1) - self.px, dy=self.dy, dx=self.dx,
+        )  # fmt: skip
 
 
 def images_at_once(count: int, floats_per_image: int, itemsize: int) -> range:
@@ -67,22 +77,90 @@ def forward_plain(device, x, w, bias, geo):
     return y
 
 
-def forward(device, x, w, bias, geo, out=None):
-    """y = bias + sum over taps of w * x, as the product of the filters with the unfolded images."""
+def forward_unfolded(device, x, w, bias, geo, out):
+    """y as the product of the filters with the unfolded images."""
     count, positions, filters = x.shape[0], geo.OH * geo.OW, geo.F // geo.groups
-    y = empty(device, (count, geo.F, geo.OH, geo.OW), x.dtype) if out is None else out
-    wide, k = panels_of(positions), geo.taps
-    per_image = geo.groups * wide * k * COLUMNS
-    starts = images_at_once(count, per_image, x.dtype.itemsize)
+    width, k = columns(device, x.dtype), geo.taps
+    panels_each = -(-positions // width)
+    starts = images_at_once(count, geo.groups * panels_each * k * width, x.dtype.itemsize)
     for first in starts:
         batch = min(starts.step, count - first) * geo.groups
-        panels = empty(device, (batch * wide * k * COLUMNS,), x.dtype)
-        geo.launch(device, "pack_windows", x.dtype, (k, wide, batch), PACK, x, panels, first)
+        panels = empty(device, (batch * panels_each * k * width,), x.dtype)
+        geo.launch(device, "pack_windows", x.dtype, (k, panels_each, batch), PACK, x, panels, first)
         multiply_panels(
-            device, w, panels, y, filters, positions, k, batch=batch, a_strides=(0, geo.groups, filters * k, 0, k, 1),
+            device, w, panels, out, filters, positions, k, batch=batch, a_strides=(0, geo.groups, filters * k, 0, k, 1),
             bias=bias, bias_strides=(geo.groups, filters, 1, 0), start=first * geo.F * positions,
         )  # fmt: skip
-    return y
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The constants that conv_tiles.cl is compiled with."""
+
+    REAL: str
+    V: int
+    VECTORS: int
+    TILE: int
+    KW: int
+    SX: int
+    DX: int
+
+    def kernel(self, device, name):
+        return kernel(device, "conv_tiles", name, **vars(self))
+
+    @property
+    def width(self) -> int:
+        """Filters computed side by side."""
+        return self.V * self.VECTORS
+
+
+@lru_cache(maxsize=1024)
+def tiling(device, dtype, geo: Geometry) -> Tiling:
+    """The tile that wastes least at the edges and waits least for memory."""
+    v, filters, most = vector_width(device, dtype), geo.F // geo.groups, accumulators(device, dtype)
+
+    def cost(vectors, tile):
+        return -(-filters // (v * vectors)) * -(-geo.OW // tile) * tile_cost(tile, vectors)
+
+    shapes = [(vectors, tile) for vectors in (4, 3, 2, 1) for tile in range(most // vectors, 0, -1)]
+    vectors, tile = min(shapes, key=lambda shape: cost(*shape))
+    return Tiling(c_name(dtype), v, vectors, tile, geo.KW, geo.sx, geo.dx)
+
+
+def padded_rows(device, x, geo, tile=1):
+    """x with its rows' borders written out, wide enough for tiles of ``tile`` positions; x itself if it is so."""
+    wide = (round_up(geo.OW, tile) - 1) * geo.sx + geo.dx * (geo.KW - 1) + 1
+    if geo.px == 0 and wide <= geo.W:
+        return x
+    wide = max(wide, geo.W + geo.px)
+    out = empty(device, (*x.shape[:3], wide), x.dtype)
+    rows = x.size // geo.W
+    knl = tiling(device, x.dtype, geo).kernel(device, "pad_rows")
+    launch(device, knl, (rows,), (16,), x, out, rows, geo.W, wide, geo.px)
+    return out
+
+
+def forward_tiles(device, x, w, bias, geo, out):
+    """y tile by tile, straight from the images."""
+    tiles, groups, filters = tiling(device, x.dtype, geo), geo.groups, geo.F // geo.groups
+    blocks = -(-filters // tiles.width)
+    packed = empty(device, (groups * blocks * geo.taps * tiles.width,), w.dtype)
+    pack = tiles.kernel(device, "pack_filters")
+    launch(device, pack, (geo.taps, blocks, groups), (16, 1, 1), w, packed, filters, geo.taps)
+    rows = padded_rows(device, x, geo, tiles.TILE)
+    size = (geo.OH * -(-geo.OW // tiles.TILE), blocks, x.shape[0] * groups)
+    launch(
+        device, tiles.kernel(device, "conv_tiles"), size, (1, 1, 1), rows, packed, bias, out, geo.C, geo.H, rows.shape[3],
+        geo.F, geo.OH, geo.OW, groups, geo.KH, geo.sy, geo.py, geo.dy,
+    )  # fmt: skip
+
+
+def forward(device, x, w, bias, geo, out=None):
+    """y = bias + sum over taps of w * x."""
+    out = empty(device, (x.shape[0], geo.F, geo.OH, geo.OW), x.dtype) if out is None else out
+    compute = forward_tiles if device.kind == "CPU" else forward_unfolded
+    compute(device, x, w, bias, geo, out)
+    return out
 
 
 def backward_data_plain(device, g, w, geo):
@@ -97,15 +175,11 @@ def backward_data(device, g, w, geo, out=None):
     """The gradient by the image: a convolution of g, its elements ``stride`` apart, with the turned filters."""
     turned = empty(device, w.shape, w.dtype)
     geo.launch(device, "turn_filters", w.dtype, (w.size,), (64,), w, turned)
-    high, wide = (geo.OH - 1) * geo.sy + 1, (geo.OW - 1) * geo.sx + 1
+    back = geo.transposed()
     if (geo.sy, geo.sx) != (1, 1):
-        spread = fill(empty(device, (*g.shape[:2], high, wide), g.dtype), 0)
-        plane = high * wide
-        g = scatter(device, g, spread, (geo.F * plane, plane, geo.sy * wide, geo.sx))
-    py, px = geo.dy * (geo.KH - 1) - geo.py, geo.dx * (geo.KW - 1) - geo.px
-    back = Geometry(
-        geo.F, high, wide, geo.C, geo.H, geo.W, geo.groups, geo.KH, geo.KW, 1, 1, py, px, geo.dy, geo.dx
-    )  # fmt: skip
+        plane = back.H * back.W
+        spread = fill(empty(device, (*g.shape[:2], back.H, back.W), g.dtype), 0)
+        g = scatter(device, g, spread, (geo.F * plane, plane, geo.sy * back.W, geo.sx))
     return forward(device, g, turned, None, back, out)
 
 
@@ -116,23 +190,50 @@ def backward_weight_plain(device, x, g, geo):
     return dw
 
 
-def backward_weight(device, x, g, geo, out=None):
-    """The gradient by the filters: the product of the gradients with the unfolded images, summed over images."""
+def backward_weight_unfolded(device, x, g, geo, out):
+    """The gradient by the filters: the product of g with the unfolded images, summed over the images."""
     count, positions, filters = x.shape[0], geo.OH * geo.OW, geo.F // geo.groups
-    dw = empty(device, (geo.F, geo.C // geo.groups, geo.KH, geo.KW), x.dtype) if out is None else out
-    wide, k = panels_of(geo.taps), positions
-    starts = images_at_once(count, geo.groups * wide * k * COLUMNS, x.dtype.itemsize)
+    width, each = columns(device, x.dtype), geo.F * positions
+    panels_each = -(-geo.taps // width)
+    starts = images_at_once(count, geo.groups * panels_each * positions * width, x.dtype.itemsize)
     for first in starts:
         images = min(starts.step, count - first)
-        panels = empty(device, (geo.groups * images * wide * k * COLUMNS,), x.dtype)
-        size = (k, wide, geo.groups * images)
+        panels = empty(device, (geo.groups * images * panels_each * positions * width,), x.dtype)
+        size = (positions, panels_each, geo.groups * images)
         geo.launch(device, "pack_windows_t", x.dtype, size, PACK, x, panels, first, images)
-        each = geo.F * positions
         multiply_panels(
-            device, g, panels, dw, filters, geo.taps, k, batch=geo.groups, blocks=images,
+            device, g, panels, out, filters, geo.taps, positions, batch=geo.groups, blocks=images,
             a_strides=(first * each, geo.groups, filters * positions, each, positions, 1), accumulate=first > 0,
         )  # fmt: skip
-    return dw
+
+
+def backward_weight_tiles(device, x, g, geo, out):
+    """The gradient by the filters, a row of taps at a time; the images are shared out so that all cores work."""
+    tiles, groups, filters, count = tiling(device, x.dtype, geo), geo.groups, geo.F // geo.groups, x.shape[0]
+    blocks, positions = -(-filters // tiles.width), geo.OH * geo.OW
+    packed = empty(device, (count * groups * blocks * positions * tiles.width,), g.dtype)
+    size = (-(-positions // 16), blocks, count * groups)
+    launch(device, tiles.kernel(device, "pack_channels"), size, (1, 1, 1), g, packed, filters, positions)
+    rows = padded_rows(device, x, geo)
+    strips = geo.C // groups * geo.KH
+    parts = min(count, -(-4 * device.cores // (strips * blocks * groups)))
+    share = -(-count // parts)
+    parts = -(-count // share)
+    result = out if parts == 1 else empty(device, (parts, out.size), out.dtype)
+    launch(
+        device, tiles.kernel(device, "weight_tiles"), (strips, blocks, groups * parts), (1, 1, 1), rows, packed, result,
+        count, geo.C, geo.H, rows.shape[3], geo.F, geo.OH, geo.OW, groups, geo.KH, geo.sy, geo.py, geo.dy, share,
+    )  # fmt: skip
+    if parts > 1:
+        reduce_run(device, "sum", result, 1, parts, out.size, out)
+
+
+def backward_weight(device, x, g, geo, out=None):
+    """The gradient by the filters."""
+    out = empty(device, (geo.F, geo.C // geo.groups, geo.KH, geo.KW), x.dtype) if out is None else out
+    tiles = device.kind == "CPU" and geo.KW > 1  # with a single tap a tile would have too few sums to work on
+    (backward_weight_tiles if tiles else backward_weight_unfolded)(device, x, g, geo, out)
+    return out
 
 
 class Conv2dFunction(Function):

@@ -1,6 +1,6 @@
 """Matrix products. ``gemm`` is the one place where they are computed; all others call it."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -10,8 +10,28 @@ from ..tensor import Function, Tensor, method
 from .elementwise import match
 from .reduce import reduce_axes
 
-COLUMNS = 16  # width of a panel, fixed in gemm.cl
-ROWS = 6  # height of a tile: 12 vectors of 8 in registers, and room for the panel's two
+
+@cache
+def vector_width(device, dtype) -> int:
+    """Numbers in one vector register of the device; 4 on processors that work on single numbers."""
+    native = device.cl_device.native_vector_width_float * 4 // dtype.itemsize
+    return min(max(native, 4), 16)
+
+
+def accumulators(device, dtype) -> int:
+    """Vectors of sums that a tile may hold: the registers, less those that the operands pass through."""
+    return 26 if vector_width(device, dtype) * dtype.itemsize == 64 else 12  # AVX-512 has 32 registers, AVX 16
+
+
+def tile_cost(height: int, vectors: int) -> int:
+    """What one step of a tile of height x vectors takes: its products, its loads, or the wait for the last sum."""
+    return max(height * vectors, height + vectors, 8)
+
+
+@lru_cache(maxsize=4096)
+def tile_rows(device, dtype, m: int) -> int:
+    """The height of the tiles that cover m rows at the least cost."""
+    return min(range(accumulators(device, dtype) // 2, 1, -1), key=lambda r: -(-m // r) * tile_cost(r, 2) * (1 + 1 / r))
 
 
 @lru_cache(maxsize=8)
@@ -20,8 +40,13 @@ def zero_of(device, dtype):
     return fill(empty(device, (1,), dtype), 0)
 
 
-def panels_of(n: int) -> int:
-    return -(-n // COLUMNS)
+def columns(device, dtype) -> int:
+    """The width of a panel: two vectors."""
+    return 2 * vector_width(device, dtype)
+
+
+def gemm_kernel(device, name, dtype, rows=4):
+    return kernel(device, "gemm", name, REAL=c_name(dtype), V=vector_width(device, dtype), ROWS=rows)
 
 
 def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, out=None):
@@ -30,10 +55,12 @@ def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, out=N
     ``a`` and ``b`` are arrays; ``bias`` has one number a column. Returns an array (batch, m, n), or ``out``, which
     may have any shape of that size.
     """
-    panels = empty(device, (batch, panels_of(n), k, COLUMNS), a.dtype)
+    width = columns(device, a.dtype)
+    count = -(-n // width)
+    panels = empty(device, (batch, count, k, width), a.dtype)
     b_row, b_col = (1, k) if tb else (n, 1)
-    pack = kernel(device, "gemm", "gemm_pack", REAL=c_name(a.dtype), ROWS=ROWS)
-    launch(device, pack, (k, panels_of(n), batch), (32, 1, 1), b, k * n, b_row, b_col, panels, n, k)
+    pack = gemm_kernel(device, "gemm_pack", a.dtype)
+    launch(device, pack, (k, count, batch), (32, 1, 1), b, k * n, b_row, b_col, panels, n, k)
     out = empty(device, (batch, m, n), a.dtype) if out is None else out
     a_row, a_col = (1, m) if ta else (k, 1)
     multiply_panels(
@@ -54,9 +81,10 @@ def multiply_panels(
     """
     if bias is None:
         bias, bias_strides = zero_of(device, out.dtype), (1, 0, 0, 0)
-    knl = kernel(device, "gemm", "gemm_panels", REAL=c_name(out.dtype), ROWS=ROWS)
+    rows = tile_rows(device, out.dtype, m)
+    knl = gemm_kernel(device, "gemm_panels", out.dtype, rows)
     launch(
-        device, knl, (-(-m // ROWS), panels_of(n), batch), (1, 1, 1), a, *a_strides, panels, bias, *bias_strides,
+        device, knl, (-(-m // rows), -(-n // columns(device, out.dtype)), batch), (1, 1, 1), a, *a_strides, panels, bias, *bias_strides,
         out, start, m * n, m, n, k, blocks, int(accumulate),
     )  # fmt: skip
 
@@ -66,7 +94,7 @@ def gemm_plain(device, a, b, m, n, k, *, ta=False, tb=False, batch=1):
     out = empty(device, (batch, m, n), a.dtype)
     a_row, a_col = (1, m) if ta else (k, 1)
     b_row, b_col = (1, k) if tb else (n, 1)
-    knl = kernel(device, "gemm", "gemm_plain", REAL=c_name(a.dtype), ROWS=ROWS)
+    knl = gemm_kernel(device, "gemm_plain", a.dtype)
     launch(device, knl, (n, m, batch), (16, 1, 1), a, m * k, a_row, a_col, b, k * n, b_row, b_col, out, m, n, k)
     return out
 

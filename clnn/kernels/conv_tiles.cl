@@ -1,0 +1,179 @@
+// Convolution for processors with vector registers: one work-item computes a tile of TILE neighbouring positions
+// of one output row by WIDTH = VECTORS * V filters, and keeps it in registers while it sums over channels and taps.
+//
+//   pad_rows       rows with their zero border written out, so that no tap needs a test along x
+//   pack_filters   filters side by side, WIDTH at a time, in the order in which the tiles read them
+//   conv_tiles     the result (and, with turned filters, the gradient of the image)
+//   pack_channels  the result's gradient, WIDTH filters side by side
+//   weight_tiles   the gradient of the filters: a tile of one row of taps by WIDTH filters
+//
+// Why it is fast: a vector holds V filters, so a pixel is loaded once for WIDTH products and a vector of filters
+// once for TILE; nothing is unfolded in memory. KW, SX and DX are constants (-D), so that the compiler unrolls the
+// taps and their addresses need no arithmetic. Pointer casts stand in place of vloadN, which PoCL does not inline;
+// the packed arrays are aligned.
+
+#ifndef REAL
+#define REAL float
+#define V 8
+#define VECTORS 2
+#define TILE 6
+#define KW 3
+#define SX 1
+#define DX 1
+#endif
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#define VECTOR JOIN(REAL, V)
+#define WIDTH (VECTORS * V)
+
+// out[row][PW] = x[row][W] shifted right by px, zero where x has nothing
+__kernel void pad_rows(__global const REAL *x, __global REAL *out, int rows, int W, int PW, int px)
+{
+    int row = get_global_id(0);
+    if (row >= rows) return;
+    x += (size_t)row * W;
+    out += (size_t)row * PW;
+    int from = px < 0 ? 0 : px, to = px + W < PW ? px + W : PW;
+    for (int i = 0; i < from; i++)
+        out[i] = 0;
+    for (int i = from; i < to; i++)
+        out[i] = x[i - px];
+    for (int i = to; i < PW; i++)
+        out[i] = 0;
+}
+
+// out[group][block][tap][WIDTH] from w[F][taps]; filters past the group's last are zero
+__kernel void pack_filters(__global const REAL *w, __global REAL *out, int filters, int taps)
+{
+    int tap = get_global_id(0), block = get_global_id(1), group = get_global_id(2), blocks = get_global_size(1);
+    if (tap >= taps) return;
+    out += ((size_t)(group * blocks + block) * taps + tap) * WIDTH;
+    for (int j = 0; j < WIDTH; j++) {
+        int f = block * WIDTH + j;
+        out[j] = f < filters ? w[(size_t)(group * filters + f) * taps + tap] : 0;
+    }
+}
+
+// x[N][C][H][PW] with padded rows; filters packed by pack_filters; y[N][F][OH][OW]
+__kernel void conv_tiles(
+    __global const REAL *x, __global const REAL *packed, __global const REAL *bias, __global REAL *y,
+    int C, int H, int PW, int F, int OH, int OW, int groups, int KH, int sy, int py, int dy)
+{
+    int tiles = (OW + TILE - 1) / TILE, oy = get_global_id(0) / tiles, ox = get_global_id(0) % tiles * TILE;
+    int block = get_global_id(1), n = get_global_id(2) / groups, group = get_global_id(2) % groups;
+    int channels = C / groups, filters = F / groups;
+    x += (size_t)(n * C + group * channels) * H * PW + ox * SX;
+    packed += (size_t)(group * (int)get_global_size(1) + block) * channels * KH * KW * WIDTH;
+
+    VECTOR sum[TILE][VECTORS];
+#pragma unroll
+    for (int p = 0; p < TILE; p++)
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++)
+            sum[p][v] = (VECTOR)(0);
+
+    for (int c = 0; c < channels; c++, x += H * PW)
+        for (int ky = 0; ky < KH; ky++) {
+            int iy = oy * sy - py + ky * dy;
+            if (iy < 0 || iy >= H) {  // a row of zeros
+                packed += KW * WIDTH;
+                continue;
+            }
+            __global const REAL *row = x + iy * PW;
+#pragma unroll
+            for (int kx = 0; kx < KW; kx++, packed += WIDTH) {
+                VECTOR w[VECTORS];
+#pragma unroll
+                for (int v = 0; v < VECTORS; v++)
+                    w[v] = *(__global const VECTOR *)(packed + v * V);
+#pragma unroll
+                for (int p = 0; p < TILE; p++) {
+                    REAL pixel = row[p * SX + kx * DX];
+#pragma unroll
+                    for (int v = 0; v < VECTORS; v++)
+                        sum[p][v] += pixel * w[v];
+                }
+            }
+        }
+
+    REAL out[TILE][WIDTH] __attribute__((aligned(64)));
+#pragma unroll
+    for (int p = 0; p < TILE; p++)
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++)
+            *(VECTOR *)&out[p][v * V] = sum[p][v];
+    int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH, first = group * filters + block * WIDTH;
+    y += ((size_t)(n * F + first) * OH + oy) * OW + ox;
+    for (int f = 0; f < count; f++, y += OH * OW) {
+        REAL b = bias ? bias[first + f] : 0;
+#pragma unroll
+        for (int p = 0; p < TILE; p++)
+            if (ox + p < OW)
+                y[p] = out[p][f] + b;
+    }
+}
+
+// out[n][group][block][position][WIDTH] from g[N][F][positions]; 16 positions a work-item
+__kernel void pack_channels(__global const REAL *g, __global REAL *out, int filters, int positions)
+{
+    int from = get_global_id(0) * 16, block = get_global_id(1), batch = get_global_id(2), blocks = get_global_size(1);
+    if (from >= positions) return;
+    int to = from + 16 < positions ? from + 16 : positions;
+    int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH;
+    out += (size_t)(batch * blocks + block) * positions * WIDTH;
+    g += (size_t)(batch * filters + block * WIDTH) * positions;
+    for (int o = from; o < to; o++)
+        for (int j = 0; j < WIDTH; j++)
+            out[o * WIDTH + j] = j < count ? g[j * positions + o] : 0;
+}
+
+// dw[part][F][C / groups][KH][KW]: the sum over images part * share .. (part + 1) * share - 1
+__kernel void weight_tiles(
+    __global const REAL *x, __global const REAL *packed, __global REAL *dw,
+    int N, int C, int H, int PW, int F, int OH, int OW, int groups, int KH, int sy, int py, int dy, int share)
+{
+    int channels = C / groups, filters = F / groups, blocks = get_global_size(1);
+    int c = get_global_id(0) / KH, ky = get_global_id(0) % KH, block = get_global_id(1);
+    int group = get_global_id(2) % groups, part = get_global_id(2) / groups;
+
+    VECTOR sum[KW][VECTORS];
+#pragma unroll
+    for (int kx = 0; kx < KW; kx++)
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++)
+            sum[kx][v] = (VECTOR)(0);
+
+    int last = (part + 1) * share < N ? (part + 1) * share : N;
+    for (int n = part * share; n < last; n++)
+        for (int oy = 0; oy < OH; oy++) {
+            int iy = oy * sy - py + ky * dy;
+            if (iy < 0 || iy >= H) continue;
+            __global const REAL *row = x + ((size_t)(n * C + group * channels + c) * H + iy) * PW;
+            __global const REAL *grad = packed + ((size_t)((n * groups + group) * blocks + block) * OH + oy) * OW * WIDTH;
+            for (int ox = 0; ox < OW; ox++, grad += WIDTH, row += SX) {
+                VECTOR g[VECTORS];
+#pragma unroll
+                for (int v = 0; v < VECTORS; v++)
+                    g[v] = *(__global const VECTOR *)(grad + v * V);
+#pragma unroll
+                for (int kx = 0; kx < KW; kx++) {
+                    REAL pixel = row[kx * DX];
+#pragma unroll
+                    for (int v = 0; v < VECTORS; v++)
+                        sum[kx][v] += pixel * g[v];
+                }
+            }
+        }
+
+    dw += (size_t)part * F * channels * KH * KW + (c * KH + ky) * KW;
+    int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH, first = group * filters + block * WIDTH;
+#pragma unroll
+    for (int kx = 0; kx < KW; kx++) {
+        REAL out[WIDTH] __attribute__((aligned(64)));
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++)
+            *(VECTOR *)&out[v * V] = sum[kx][v];
+        for (int f = 0; f < count; f++)
+            dw[(size_t)(first + f) * channels * KH * KW + kx] = out[f];
+    }
+}
