@@ -1,68 +1,91 @@
-// Max and average pooling of x[planes][H][W] to y[planes][OH][OW], one work-item an element of the result.
+// Max and average pooling of x[planes][H][W] to y[planes][OH][OW].
 //
-// The window of (oy, ox) starts at (oy * stride - pad, ox * stride - pad). Backward is written from the input's
-// side: a pixel collects from every window that covers it. So each sum has one owner and a fixed order.
+// The window of (oy, ox) starts at (oy * SY - py, ox * SX - px). Its size KH x KW, stride SY x SX and dilation
+// DY x DX are constants (-D), so that the compiler unrolls it; INSIDE says that no window reaches past the image,
+// so that no pixel needs a test. A work-item computes `span` neighbours of a row: a whole row on a CPU, one element
+// on a GPU, where neighbouring work-items should read neighbouring memory.
+//
+// Backward is written from the input's side: a pixel collects from every window that covers it. So each sum has
+// one owner and a fixed order.
 
 #ifndef REAL
 #define REAL float
+#define KH 2
+#define KW 2
+#define SY 2
+#define SX 2
+#define DY 1
+#define DX 1
+#define INSIDE 0
 #endif
 
-__kernel void max_pool(
-    __global const REAL *x, __global REAL *y, __global int *winner, int planes, int H, int W, int OH, int OW,
-    int kh, int kw, int sh, int sw, int ph, int pw, int dh, int dw)
+#define SIZES int planes, int H, int W, int OH, int OW, int py, int px, int span
+
+__kernel void max_pool(__global const REAL *x, __global REAL *y, __global int *winner, SIZES)
 {
-    int ox = get_global_id(0), oy = get_global_id(1), plane = get_global_id(2);
-    if (ox >= OW || oy >= OH) return;
-    x += (size_t)plane * H * W;
-    REAL top = -INFINITY;
-    int at = -1;
-    for (int ky = 0; ky < kh; ky++)
-        for (int kx = 0; kx < kw; kx++) {
-            int iy = oy * sh - ph + ky * dh, ix = ox * sw - pw + kx * dw;
-            if (iy < 0 || iy >= H || ix < 0 || ix >= W) continue;
-            REAL v = x[iy * W + ix];
-            if (at < 0 || v > top || v != v) {
-                top = v;
-                at = iy * W + ix;
+    int from = get_global_id(0) * span, row = get_global_id(1), oy = row % OH;
+    if (row >= planes * OH) return;
+    x += (size_t)(row / OH) * H * W;
+    y += (size_t)row * OW;
+    winner += (size_t)row * OW;
+    for (int ox = from; ox < from + span && ox < OW; ox++) {
+        REAL top = 0;
+        int at = -1;
+#pragma unroll
+        for (int ky = 0; ky < KH; ky++)
+#pragma unroll
+            for (int kx = 0; kx < KW; kx++) {
+                int iy = oy * SY - py + ky * DY, ix = ox * SX - px + kx * DX;
+                if (!INSIDE && (iy < 0 || iy >= H || ix < 0 || ix >= W)) continue;
+                REAL v = x[iy * W + ix];
+                bool wins = at < 0 || v > top || v != v;
+                top = wins ? v : top;
+                at = wins ? iy * W + ix : at;
             }
-        }
-    size_t o = ((size_t)plane * OH + oy) * OW + ox;
-    y[o] = top;
-    winner[o] = at;  // the place in the plane that the gradient goes back to
+        y[ox] = top;
+        winner[ox] = at;  // the place in the plane that the gradient goes back to
+    }
 }
 
-__kernel void max_pool_backward(
-    __global const REAL *g, __global const int *winner, __global REAL *dx,
-    int planes, int H, int W, int OH, int OW, int kh, int kw, int sh, int sw, int ph, int pw, int dh, int dw)
+// The first and the last window along one dimension that can cover pixel i.
+static inline int first_window(int i, int p, int reach, int s)
 {
-    int ix = get_global_id(0), iy = get_global_id(1), plane = get_global_id(2);
-    if (ix >= W || iy >= H) return;
-    g += (size_t)plane * OH * OW;
-    winner += (size_t)plane * OH * OW;
-    int me = iy * W + ix;
-    // The first and last window that can cover this pixel.
-    int y0 = (iy + ph - (kh - 1) * dh + sh - 1) / sh, y1 = (iy + ph) / sh;
-    int x0 = (ix + pw - (kw - 1) * dw + sw - 1) / sw, x1 = (ix + pw) / sw;
-    if (iy + ph - (kh - 1) * dh < 0) y0 = 0;
-    if (ix + pw - (kw - 1) * dw < 0) x0 = 0;
-    if (y1 > OH - 1) y1 = OH - 1;
-    if (x1 > OW - 1) x1 = OW - 1;
-    REAL sum = 0;
-    for (int oy = y0; oy <= y1; oy++)
-        for (int ox = x0; ox <= x1; ox++)
-            sum += winner[oy * OW + ox] == me ? g[oy * OW + ox] : 0;
-    dx[(size_t)plane * H * W + me] = sum;
+    return i + p - reach < 0 ? 0 : (i + p - reach + s - 1) / s;
 }
 
-// The same where windows do not overlap: each window writes its own pixels. dx holds zeros before.
-__kernel void max_pool_backward_apart(
-    __global const REAL *g, __global const int *winner, __global REAL *dx,
-    int planes, int H, int W, int OH, int OW, int kh, int kw, int sh, int sw, int ph, int pw, int dh, int dw)
+static inline int last_window(int i, int p, int s, int n)
 {
-    int o = get_global_id(0), plane = get_global_id(1);
-    if (o >= OH * OW) return;
-    size_t from = (size_t)plane * OH * OW + o;
-    dx[(size_t)plane * H * W + winner[from]] = g[from];
+    return (i + p) / s < n ? (i + p) / s : n - 1;
+}
+
+__kernel void max_pool_backward(__global const REAL *g, __global const int *winner, __global REAL *dx, SIZES)
+{
+    int from = get_global_id(0) * span, row = get_global_id(1), iy = row % H;
+    if (row >= planes * H) return;
+    g += (size_t)(row / H) * OH * OW;
+    winner += (size_t)(row / H) * OH * OW;
+    dx += (size_t)row * W;
+    int y0 = first_window(iy, py, (KH - 1) * DY, SY), y1 = last_window(iy, py, SY, OH);
+    for (int ix = from; ix < from + span && ix < W; ix++) {
+        int x0 = first_window(ix, px, (KW - 1) * DX, SX), x1 = last_window(ix, px, SX, OW);
+        REAL sum = 0;
+        for (int o = y0 * OW; o <= y1 * OW; o += OW)
+            for (int ox = x0; ox <= x1; ox++)
+                sum += winner[o + ox] == iy * W + ix ? g[o + ox] : 0;
+        dx[ix] = sum;
+    }
+}
+
+// The same where windows do not overlap: each gradient goes to its place. dx holds zeros before.
+__kernel void max_pool_backward_apart(__global const REAL *g, __global const int *winner, __global REAL *dx, SIZES)
+{
+    int from = get_global_id(0) * span, row = get_global_id(1);
+    if (row >= planes * OH) return;
+    dx += (size_t)(row / OH) * H * W;
+    g += (size_t)row * OW;
+    winner += (size_t)row * OW;
+    for (int ox = from; ox < from + span && ox < OW; ox++)
+        dx[winner[ox]] = g[ox];
 }
 
 // How many elements a window's mean divides by: those of the window cut to the padded image, or to the image.
@@ -74,43 +97,42 @@ static inline int window_size(int o, int k, int s, int p, int n, int count_inclu
     return high - low;
 }
 
-__kernel void avg_pool(
-    __global const REAL *x, __global REAL *y, int planes, int H, int W, int OH, int OW,
-    int kh, int kw, int sh, int sw, int ph, int pw, int count_include_pad)
+__kernel void avg_pool(__global const REAL *x, __global REAL *y, int count_include_pad, SIZES)
 {
-    int ox = get_global_id(0), oy = get_global_id(1), plane = get_global_id(2);
-    if (ox >= OW || oy >= OH) return;
-    x += (size_t)plane * H * W;
-    REAL sum = 0;
-    for (int ky = 0; ky < kh; ky++)
-        for (int kx = 0; kx < kw; kx++) {
-            int iy = oy * sh - ph + ky, ix = ox * sw - pw + kx;
-            if (iy >= 0 && iy < H && ix >= 0 && ix < W)
-                sum += x[iy * W + ix];
-        }
-    int count = window_size(oy, kh, sh, ph, H, count_include_pad) * window_size(ox, kw, sw, pw, W, count_include_pad);
-    y[((size_t)plane * OH + oy) * OW + ox] = sum / count;
+    int from = get_global_id(0) * span, row = get_global_id(1), oy = row % OH;
+    if (row >= planes * OH) return;
+    x += (size_t)(row / OH) * H * W;
+    y += (size_t)row * OW;
+    int high = window_size(oy, KH, SY, py, H, count_include_pad);
+    for (int ox = from; ox < from + span && ox < OW; ox++) {
+        REAL sum = 0;
+#pragma unroll
+        for (int ky = 0; ky < KH; ky++)
+#pragma unroll
+            for (int kx = 0; kx < KW; kx++) {
+                int iy = oy * SY - py + ky, ix = ox * SX - px + kx;
+                if (INSIDE || (iy >= 0 && iy < H && ix >= 0 && ix < W))
+                    sum += x[iy * W + ix];
+            }
+        y[ox] = sum / (high * window_size(ox, KW, SX, px, W, count_include_pad));
+    }
 }
 
-__kernel void avg_pool_backward(
-    __global const REAL *g, __global REAL *dx, int planes, int H, int W, int OH, int OW,
-    int kh, int kw, int sh, int sw, int ph, int pw, int count_include_pad)
+__kernel void avg_pool_backward(__global const REAL *g, __global REAL *dx, int count_include_pad, SIZES)
 {
-    int ix = get_global_id(0), iy = get_global_id(1), plane = get_global_id(2);
-    if (ix >= W || iy >= H) return;
-    g += (size_t)plane * OH * OW;
-    REAL sum = 0;
-    for (int oy = 0; oy < kh; oy++) {  // window row (iy + ph) / sh - oy, if it covers this pixel
-        int wy = (iy + ph) / sh - oy;
-        if (wy < 0) break;
-        if (wy >= OH || wy * sh - ph + kh <= iy) continue;
-        for (int ox = 0; ox < kw; ox++) {
-            int wx = (ix + pw) / sw - ox;
-            if (wx < 0) break;
-            if (wx >= OW || wx * sw - pw + kw <= ix) continue;
-            sum += g[wy * OW + wx] / (window_size(wy, kh, sh, ph, H, count_include_pad)
-                                      * window_size(wx, kw, sw, pw, W, count_include_pad));
+    int from = get_global_id(0) * span, row = get_global_id(1), iy = row % H;
+    if (row >= planes * H) return;
+    g += (size_t)(row / H) * OH * OW;
+    dx += (size_t)row * W;
+    int y0 = first_window(iy, py, KH - 1, SY), y1 = last_window(iy, py, SY, OH);
+    for (int ix = from; ix < from + span && ix < W; ix++) {
+        int x0 = first_window(ix, px, KW - 1, SX), x1 = last_window(ix, px, SX, OW);
+        REAL sum = 0;
+        for (int oy = y0; oy <= y1; oy++) {
+            int high = window_size(oy, KH, SY, py, H, count_include_pad);
+            for (int ox = x0; ox <= x1; ox++)
+                sum += g[oy * OW + ox] / (high * window_size(ox, KW, SX, px, W, count_include_pad));
         }
+        dx[ix] = sum;
     }
-    dx[((size_t)plane * H + iy) * W + ix] = sum;
 }

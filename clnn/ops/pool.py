@@ -1,11 +1,104 @@
 """Max and average pooling."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..errors import ShapeError
 from ..program import c_name, empty, fill, kernel, launch
 from ..tensor import Function, Tensor
 from .conv import pair
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The sizes of a pooling: image, result, and for y and x each the window's size, stride, padding, dilation."""
+
+    H: int
+    W: int
+    OH: int
+    OW: int
+    k: tuple[int, int]
+    s: tuple[int, int]
+    p: tuple[int, int]
+    d: tuple[int, int]
+
+    @property
+    def inside(self) -> bool:
+        """Whether no window reaches past the image."""
+        ends = [
+            (o - 1) * s + (k - 1) * d < n
+            for o, s, k, d, n in zip((self.OH, self.OW), self.s, self.k, self.d, (self.H, self.W), strict=True)
+        ]
+        return self.p == (0, 0) and all(ends)
+
+    @property
+    def apart(self) -> bool:
+        """Whether no two windows share a pixel."""
+        return all(s > (k - 1) * d for s, k, d in zip(self.s, self.k, self.d, strict=True))
+
+    def launch(self, device, name, grid, planes, *args):
+        """Run a kernel of pool.cl over ``planes`` grids of (rows, columns)."""
+        (KH, KW), (SY, SX), (DY, DX) = self.k, self.s, self.d
+        real = c_name(args[0].dtype)
+        knl = kernel(device, "pool", name, REAL=real, KH=KH, KW=KW, SY=SY, SX=SX, DY=DY, DX=DX, INSIDE=int(self.inside))
+        rows, wide = grid
+        span, local = (wide, (1, 16)) if device.kind == "CPU" else (1, (16, 8))
+        size = (-(-wide // span), planes * rows)
+        launch(device, knl, size, local, *args, planes, self.H, self.W, self.OH, self.OW, *self.p, span)
+
+
+class Pool(Function):
+    """What both poolings have: windows, and results of one size."""
+
+    def __init__(self, windows: Windows):
+        self.windows = windows
+
+    def result(self, x):
+        return empty(self.device, (*x.shape[:2], self.windows.OH, self.windows.OW), x.dtype)
+
+    def gradient(self, grad):
+        return empty(self.device, (*grad.shape[:2], self.windows.H, self.windows.W), grad.dtype)
+
+    def run(self, name, grid, *args):
+        planes = args[0].shape[0] * args[0].shape[1]
+        self.windows.launch(self.device, name, grid, planes, *args)
+
+
+class MaxPool(Pool):
+    """The largest of each window; the gradient goes to the place where it stood."""
+
+    def forward(self, x):
+        y = self.result(x)
+        self.winner = empty(self.device, y.shape, np.dtype(np.int32))
+        self.run("max_pool", y.shape[2:], x, y, self.winner)
+        return y
+
+    def backward(self, grad):
+        dx = self.gradient(grad)
+        if self.windows.apart:
+            self.run("max_pool_backward_apart", grad.shape[2:], grad, self.winner, fill(dx, 0))
+        else:
+            self.run("max_pool_backward", dx.shape[2:], grad, self.winner, dx)
+        return (dx,)
+
+
+class AvgPool(Pool):
+    """The mean of each window."""
+
+    def __init__(self, windows: Windows, count_include_pad: bool):
+        super().__init__(windows)
+        self.count_include_pad = int(count_include_pad)
+
+    def forward(self, x):
+        y = self.result(x)
+        self.run("avg_pool", y.shape[2:], x, y, self.count_include_pad)
+        return y
+
+    def backward(self, grad):
+        dx = self.gradient(grad)
+        self.run("avg_pool_backward", dx.shape[2:], grad, dx, self.count_include_pad)
+        return (dx,)
 
 
 def pooled_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
@@ -17,62 +110,13 @@ def pooled_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
     return size
 
 
-class Pool(Function):
-    """What the two poolings share: sizes, launches."""
-
-    name = ""
-
-    def __init__(self, sizes, window):
-        self.sizes, self.window = sizes, window  # (H, W, OH, OW) and the kernel's remaining arguments
-
-    def run(self, name, size, local, planes, *arrays):
-        knl = kernel(self.device, "pool", name, REAL=c_name(arrays[0].dtype))
-        launch(self.device, knl, size, local, *arrays, planes, *self.sizes, *self.window)
-
-
-class MaxPool(Pool):
-    """The largest of each window; the gradient goes to the place where it stood."""
-
-    def forward(self, x):
-        planes, out = x.shape[0] * x.shape[1], self.sizes[2:]
-        y = empty(self.device, (*x.shape[:2], *out), x.dtype)
-        self.winner = empty(self.device, y.shape, np.dtype(np.int32))
-        self.run("max_pool", (*out[::-1], planes), (8, 1, 1), planes, x, y, self.winner)
-        return y
-
-    def backward(self, grad):
-        dx = empty(self.device, (*grad.shape[:2], *self.sizes[:2]), grad.dtype)
-        planes, (kh, kw, sh, sw, _, _, dh, dw) = grad.shape[0] * grad.shape[1], self.window
-        if sh > (kh - 1) * dh and sw > (kw - 1) * dw:
-            size = (self.sizes[2] * self.sizes[3], planes)
-            self.run("max_pool_backward_apart", size, (64, 1), planes, grad, self.winner, fill(dx, 0))
-        else:
-            self.run("max_pool_backward", (*self.sizes[1::-1], planes), (8, 1, 1), planes, grad, self.winner, dx)
-        return (dx,)
-
-
-class AvgPool(Pool):
-    """The mean of each window."""
-
-    def forward(self, x):
-        y = empty(self.device, (*x.shape[:2], *self.sizes[2:]), x.dtype)
-        planes = x.shape[0] * x.shape[1]
-        self.run("avg_pool", (*self.sizes[:1:-1], planes), (8, 1, 1), planes, x, y)
-        return y
-
-    def backward(self, grad):
-        dx = empty(self.device, (*grad.shape[:2], *self.sizes[:2]), grad.dtype)
-        planes = grad.shape[0] * grad.shape[1]
-        self.run("avg_pool_backward", (*self.sizes[1::-1], planes), (8, 1, 1), planes, grad, dx)
-        return (dx,)
-
-
-def _sizes(name, shape, kernel_size, stride, padding, dilation, ceil_mode):
-    """((H, W, OH, OW), (kh, kw, sh, sw, ph, pw), (dh, dw)), checked."""
+def windows_of(name, shape, kernel_size, stride, padding, dilation, ceil_mode) -> Windows:
+    """The checked sizes of a pooling. Raises ShapeError that says what does not fit."""
     if len(shape) != 4:
         raise ShapeError(f"{name} needs images as (N, C, H, W), got shape {shape}")
     k = pair(kernel_size, "kernel_size")
-    s, p, d = pair(stride if stride else k, "stride"), pair(padding, "padding"), pair(dilation, "dilation")
+    s = k if stride is None else pair(stride, "stride")
+    p, d = pair(padding, "padding"), pair(dilation, "dilation")
     if min(*k, *s, *d) < 1 or min(p) < 0 or any(2 * q > n for q, n in zip(p, k, strict=True)):
         raise ShapeError(
             f"{name}: kernel_size {kernel_size}, stride {stride} and dilation {dilation} must be at least 1, and "
@@ -81,7 +125,7 @@ def _sizes(name, shape, kernel_size, stride, padding, dilation, ceil_mode):
     out = [pooled_size(n, *ksp, ceil_mode) for n, *ksp in zip(shape[2:], k, s, p, d, strict=True)]
     if min(out) < 1:
         raise ShapeError(f"{name}: a window of {k} does not fit an image of {shape[2:]}")
-    return (*shape[2:], *out), (*k, *s, *p), d
+    return Windows(*shape[2:], *out, k, s, p, d)
 
 
 def max_pool2d(input: Tensor, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False) -> Tensor:
@@ -89,18 +133,12 @@ def max_pool2d(input: Tensor, kernel_size, stride=None, padding=0, dilation=1, c
 
     Where several are largest the first gets the gradient; a NaN wins. Raises ShapeError if it does not fit.
     """
-    sizes, window, dilations = _sizes("max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    return MaxPool(sizes, (*window, *dilations))(input)
+    return MaxPool(windows_of("max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode))(input)
 
 
 def avg_pool2d(
-    input: Tensor,
-    kernel_size,
-    stride=None,
-    padding=0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
+    input: Tensor, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True
 ) -> Tensor:
     """The mean of each window of input (N, C, H, W); arguments as in PyTorch. Raises ShapeError if it does not fit."""
-    sizes, window, _ = _sizes("avg_pool2d", input.shape, kernel_size, stride, padding, 1, ceil_mode)
-    return AvgPool(sizes, (*window, int(count_include_pad)))(input)
+    windows = windows_of("avg_pool2d", input.shape, kernel_size, stride, padding, 1, ceil_mode)
+    return AvgPool(windows, count_include_pad)(input)
