@@ -28,7 +28,8 @@ class Device:
 
     Attributes: ``name``, ``platform``, ``vendor``, ``kind`` ("GPU", "CPU", "accelerator" or "simulator"),
     ``memory`` (bytes), ``max_alloc`` (bytes of the largest single buffer), ``cores`` (compute units),
-    ``clock`` (MHz), ``fp64`` (whether it computes in double precision), ``driver``, ``version``.
+    ``clock`` (MHz), ``fp64`` (whether it computes in double precision), ``shares_memory`` (whether its memory is the
+    host's, as on CPUs and on GPUs inside them), ``driver``, ``version``.
     """
 
     def __init__(self, cl_device: "cl.Device"):
@@ -44,6 +45,7 @@ class Device:
         self.cores = cl_device.max_compute_units
         self.clock = cl_device.max_clock_frequency
         self.fp64 = "cl_khr_fp64" in cl_device.extensions.split()
+        self.shares_memory = bool(cl_device.host_unified_memory)
         self.kernels = {}  # (family, name, options) -> kernel object, kept by clnn.program
         self.uploads = deque()  # events of copies to the device that may be under way
 
@@ -55,7 +57,13 @@ class Device:
     @cached_property
     def context(self) -> "cl.Context":
         self.cpu_name  # noqa: B018 - PoCL must know its processor before it compiles anything
-        return cl.Context([self.cl_device])
+        try:
+            return cl.Context([self.cl_device])
+        except cl.Error as error:
+            raise DeviceError(
+                f"{self.name} is listed but cannot be used ({error}). Another program may hold it, or its driver "
+                "is broken. Choose another device: CLNN_DEVICE=cpu."
+            ) from error
 
     @cached_property
     def queue(self) -> "cl.CommandQueue":
@@ -77,8 +85,8 @@ class Device:
         if nbytes <= self.max_alloc and in_use + nbytes <= self.memory:
             try:
                 return self.pool(nbytes)
-            except (cl.MemoryError, cl.RuntimeError):
-                pass  # the driver's own limit: told below, with the same cure
+            except cl.Error:
+                pass  # the driver's own limit, or the pool rounded up past it: told below, with the same cure
         raise DeviceMemoryError(
             f"an array of {nbytes / 2**20:,.0f} MiB does not fit on {self.name}: it has "
             f"{self.memory / 2**20:,.0f} MiB, of which {in_use / 2**20:,.0f} are in use, and takes at most "
@@ -120,8 +128,12 @@ def _find_devices() -> tuple[Device, ...]:
 def _rank(device: Device):
     """Sort key, best first: GPUs, then CPUs, then the rest; the larger one before the smaller."""
     order = {"GPU": 0, "CPU": 1, "accelerator": 2, "simulator": 3}[device.kind]
-    tested_first = 0 if "portable computing" in device.platform.lower() else 1
-    return order, -device.cores * max(device.clock, 1), tested_first
+    if device.kind == "GPU":
+        preferred = not device.shares_memory  # vendors count cores differently, but a card beats a built-in GPU
+    else:
+        # Two CPU platforms drive the same cores: the one that clnn is tested on comes first.
+        preferred = ALIASES["pocl"] in device.platform.lower()
+    return order, not preferred, -device.cores * max(device.clock, 1)
 
 
 def devices() -> list[Device]:
@@ -139,16 +151,14 @@ def find_device(spec: "str | int | Device") -> Device:
         return spec
     found = devices()
     if not found:
-        raise DeviceError(f"no OpenCL device was found. {CURE}")
+        raise _nothing_found()
     text = str(spec).strip().lower()
-    if text.isdigit():
-        if int(text) < len(found):
-            return found[int(text)]
-        fitting = []
+    if text.removeprefix("-").isdigit():
+        fitting = found[int(text) :][:1] if int(text) >= 0 else []
     else:
-        word = ALIASES.get(text, text)
-        kinds = [d for d in found if d.kind.lower() == word]
-        fitting = kinds or [d for d in found if word and word in _description(d)]
+        kinds = [d for d in found if d.kind.lower() == text]
+        words = filter(None, (ALIASES.get(text), text))
+        fitting = kinds or [d for word in words for d in found if word in _description(d)]
     if not fitting:
         listing = "; ".join(f"{i}: {d.name} ({d.kind}, {d.platform})" for i, d in enumerate(found))
         raise DeviceError(f"no device fits {spec!r}. There are: {listing}. Give an index or a part of a name.")
@@ -159,12 +169,26 @@ def _description(device: Device) -> str:
     return f"{device.platform} {device.vendor} {device.name}".lower()
 
 
-def _default_device() -> Device:
+def _nothing_found() -> DeviceError:
+    folder = os.environ.get("OCL_ICD_VENDORS")
+    reason = ""
+    if devices():
+        reason = f" but {devices()[0].name}, which is used only when asked for (CLNN_DEVICE=0)"
+    elif folder and not os.path.exists(folder):
+        reason = f": OCL_ICD_VENDORS={folder} does not exist, and the loader looks nowhere else; unset it"
+    return DeviceError(f"no OpenCL device was found{reason}. {CURE}")
+
+
+def default_device() -> Device:
+    """The device that a new process takes: ``CLNN_DEVICE``, else ``PYOPENCL_CTX``, else the best GPU or CPU.
+
+    A simulator is taken only when it is asked for. Raises DeviceError where there is no such device.
+    """
     if spec := os.environ.get("CLNN_DEVICE"):
         return find_device(spec)
     if os.environ.get("PYOPENCL_CTX"):
         try:
-            chosen = cl.create_some_context(interactive=False).devices[0]
+            chosen = cl.choose_devices(interactive=False)[0]
         except (cl.Error, RuntimeError, ValueError, IndexError) as error:
             raise DeviceError(
                 f"PYOPENCL_CTX={os.environ['PYOPENCL_CTX']!r} names no device ({error}). Unset it or use CLNN_DEVICE."
@@ -172,7 +196,7 @@ def _default_device() -> Device:
         return next(d for d in devices() if d.cl_device == chosen)
     usable = [d for d in devices() if d.kind != "simulator"]
     if not usable:
-        raise DeviceError(f"no OpenCL device was found. {CURE}")
+        raise _nothing_found()
     return usable[0]
 
 
@@ -182,14 +206,13 @@ _current: Device | None = None
 def device(spec: "str | int | Device | None" = None) -> Device:
     """The device in use, or the one that ``spec`` names (see ``find_device``).
 
-    The first call chooses it: ``CLNN_DEVICE``, else ``PYOPENCL_CTX``, else the best GPU, else the best CPU.
-    A simulator is used only when it is asked for. Raises DeviceError where there is none.
+    The first call takes ``default_device()``. Raises DeviceError where there is none.
     """
     global _current
     if spec is not None:
         return find_device(spec)
     if _current is None:
-        _current = _default_device()
+        _current = default_device()
     return _current
 
 
@@ -206,6 +229,9 @@ class use_device:
         self.device = _current = find_device(spec)
 
     def __enter__(self) -> Device:
+        global _current
+        if _current is not self.device:  # made earlier, or entered once more
+            self._former, _current = _current, self.device
         return self.device
 
     def __exit__(self, *exception):

@@ -7,23 +7,33 @@ to compile on a processor that is younger than its compiler.
 import os
 import struct
 import sys
+from functools import cache
 from pathlib import Path
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
 
 
-def register_intel(cache: Path) -> Path | None:
+def register_intel(cache_folder: Path) -> Path | None:
     """Let the OpenCL loader find Intel's CPU runtime from the pip package ``intel-opencl-rt``.
 
     The package's own ``.icd`` file names a path that does not exist, so this writes one that does, beside
     copies of the system's (``OCL_ICD_VENDORS`` replaces the system's folder). Returns the folder, or None
-    where the runtime is not installed or the user has set ``OCL_ICD_VENDORS``. Must run before the first
-    OpenCL call of the process.
+    where the runtime is not installed, the user has set ``OCL_ICD_VENDORS``, or the cache cannot be written.
+    Must run before the first OpenCL call of the process.
     """
     library = Path(sys.prefix) / "lib" / "libintelocl.so"
     if sys.platform != "linux" or not library.exists() or "OCL_ICD_VENDORS" in os.environ:
         return None
-    folder = cache / "vendors"
+    folder = cache_folder / "vendors"
+    try:
+        _write_icd_files(folder, library)
+    except OSError:  # no right to write there: the other devices still work
+        return None
+    os.environ["OCL_ICD_VENDORS"] = str(folder)
+    return folder
+
+
+def _write_icd_files(folder: Path, library: Path) -> None:
     wanted = {"clnn-intel.icd": f"{library}\n"}
     for icd in SYSTEM_VENDORS.glob("*.icd") if SYSTEM_VENDORS.is_dir() else ():
         wanted[icd.name] = icd.read_text()
@@ -35,8 +45,6 @@ def register_intel(cache: Path) -> Path | None:
             temporary = folder / f"{name}.{os.getpid()}"
             temporary.write_text(text)
             os.replace(temporary, folder / name)
-    os.environ["OCL_ICD_VENDORS"] = str(folder)
-    return folder
 
 
 def host_cpu_name(flags: set[str]) -> str:
@@ -51,6 +59,7 @@ def host_cpu_name(flags: set[str]) -> str:
     return "x86-64"
 
 
+@cache  # the second call would find nothing left to name
 def name_pocl_cpu(cl_device) -> str | None:
     """Tell PoCL 3.0 which processor to compile for where its LLVM 14 does not know this one.
 

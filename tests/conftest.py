@@ -1,6 +1,9 @@
 """What all tests share: the devices to run on and how hypothesis searches."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,3 +31,17 @@ def device(request):
     """Each device in turn, in use for the time of the test."""
     with clnn.use_device(request.param) as chosen:
         yield chosen
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Run Python in a process of its own: ``run_python("-c", code, CLNN_DEVICE="0")``; None unsets a variable."""
+    devices = {"CLNN_DEVICE": None, "PYOPENCL_CTX": None, "PYTHONPATH": str(Path(clnn.__file__).parents[1])}
+
+    def run(*arguments: str, **variables: str | None) -> subprocess.CompletedProcess:
+        settings = {**os.environ, **devices, **variables}
+        environment = {key: value for key, value in settings.items() if value is not None}
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    return run
