@@ -76,15 +76,19 @@ __kernel void max_pool_backward(__global const REAL *g, __global const int *winn
     }
 }
 
-// The same where windows do not overlap: each gradient goes to its place. dx holds zeros before.
+// The same where windows do not overlap: a row of windows owns the rows of pixels down to the next, clears them and
+// sets one pixel a window.
 __kernel void max_pool_backward_apart(__global const REAL *g, __global const int *winner, __global REAL *dx, SIZES)
 {
-    int from = get_global_id(0) * span, row = get_global_id(1);
-    if (row >= planes * OH) return;
+    int row = get_global_id(1), oy = row % OH;
+    if (get_global_id(0) > 0 || row >= planes * OH) return;
     dx += (size_t)(row / OH) * H * W;
     g += (size_t)row * OW;
     winner += (size_t)row * OW;
-    for (int ox = from; ox < from + span && ox < OW; ox++)
+    int top = oy == 0 ? 0 : oy * SY - py, bottom = oy == OH - 1 ? H : (oy + 1) * SY - py;
+    for (int i = top * W; i < bottom * W; i++)
+        dx[i] = 0;
+    for (int ox = 0; ox < OW; ox++)
         dx[winner[ox]] = g[ox];
 }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ShapeError
-from ..program import c_name, empty, fill, kernel, launch
+from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor
 from .conv import pair
 
@@ -77,7 +77,7 @@ class MaxPool(Pool):
     def backward(self, grad):
         dx = self.gradient(grad)
         if self.windows.apart:
-            self.run("max_pool_backward_apart", grad.shape[2:], grad, self.winner, fill(dx, 0))
+            self.run("max_pool_backward_apart", grad.shape[2:], grad, self.winner, dx)
         else:
             self.run("max_pool_backward", dx.shape[2:], grad, self.winner, dx)
         return (dx,)
