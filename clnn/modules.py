@@ -49,22 +49,28 @@ class Module:
         """(name, module) of the modules directly inside."""
         return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
 
-    def named_modules(self, prefix: str = ""):
-        """(name, module) of this module, named "", and of all inside, at any depth."""
+    def named_modules(self, memo: set | None = None, prefix: str = "", remove_duplicate: bool = True):
+        """(name, module) of this module, named "", and of all inside, at any depth; as in PyTorch a module that
+        stands in several places comes once, unless ``remove_duplicate`` is False."""
+        memo = set() if memo is None else memo
+        if remove_duplicate and id(self) in memo:
+            return
+        memo.add(id(self))
         yield prefix, self
         for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            yield from child.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
     def modules(self):
         """This module and all inside, at any depth."""
         return (module for _, module in self.named_modules())
 
-    def named_parameters(self):
-        """(name, parameter) at any depth, each parameter once: names as in PyTorch, such as "0.weight"."""
+    def named_parameters(self, remove_duplicate: bool = True):
+        """(name, parameter) at any depth: names as in PyTorch, such as "0.weight"; a shared parameter comes once,
+        unless ``remove_duplicate`` is False."""
         seen = set()
-        for prefix, module in self.named_modules():
+        for prefix, module in self.named_modules(remove_duplicate=remove_duplicate):
             for name, value in vars(module).items():
-                if isinstance(value, Parameter) and id(value) not in seen:
+                if isinstance(value, Parameter) and not (remove_duplicate and id(value) in seen):
                     seen.add(id(value))
                     yield (f"{prefix}.{name}" if prefix else name), value
 
@@ -88,28 +94,26 @@ class Module:
         return self.train(False)
 
     def to(self, device) -> "Module":
-        """Move the parameters to another device."""
+        """Move the parameters to another device, without their gradients; an optimiser must be made after that."""
         for parameter in self.parameters():
             moved = parameter.detach().to(device)
-            parameter.array, parameter.device, parameter.grad, parameter._grad_slot = (
-                moved.array,
-                moved.device,
-                None,
-                None,
-            )
+            if moved.device is not parameter.device:
+                parameter.array, parameter.device = moved.array, moved.device
+                parameter.grad = parameter._grad_slot = None
         return self
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The parameters by name, as NumPy arrays (waits for the device)."""
-        return {name: parameter.numpy() for name, parameter in self.named_parameters()}
+        """The parameters by name, a shared one under each of its names, as NumPy arrays (waits for the device)."""
+        return {name: parameter.numpy() for name, parameter in self.named_parameters(remove_duplicate=False)}
 
     def load_state_dict(self, state_dict, strict: bool = True) -> None:
         """Overwrite the parameters by arrays of the same names and shapes, such as a PyTorch state dict's.
 
         Raises StateDictError, before anything is written, if names are missing or too many (unless ``strict`` is
-        False) or a shape differs.
+        False), a shape differs or an array holds no numbers.
         """
-        own, given = dict(self.named_parameters()), {k: np.asarray(v) for k, v in state_dict.items()}
+        own = dict(self.named_parameters(remove_duplicate=False))
+        given = {name: np.asarray(values) for name, values in state_dict.items()}
         faults = []
         if strict and (missing := own.keys() - given.keys()):
             faults.append(f"missing: {', '.join(sorted(missing))}")
@@ -121,6 +125,7 @@ class Module:
             for name in both
             if given[name].shape != own[name].shape
         ]
+        faults += [f"{name} holds {given[name].dtype}" for name in both if given[name].dtype.kind not in "fiub"]
         if faults:
             raise StateDictError("the state dict does not fit the model: " + "; ".join(faults))
         for name in both:

@@ -6,9 +6,11 @@ import numpy as np
 import pyopencl as cl
 import pyopencl.array
 
-from .errors import StateDictError
+from .errors import DTypeError, StateDictError
 from .program import c_name, copy_into, fill, kernel, launch, round_up
 from .tensor import Tensor
+
+ADVICE = "give net.parameters()"
 
 
 class FlatParameters:
@@ -74,16 +76,24 @@ class Optimizer:
     """What optimisers share: groups of parameters with settings of their own.
 
     ``params`` is an iterable of parameters, or of dicts {"params": ..., setting: value}. ``param_groups`` holds the
-    settings, which may be changed between steps. Raises ValueError if there is no parameter or one stands twice.
+    settings, which may be changed between steps. Raises ValueError if there is no parameter or one stands twice, and
+    DTypeError for what is no tensor of floating-point numbers or was computed from others.
     """
 
     def __init__(self, params, defaults: dict):
+        if not hasattr(params, "__iter__"):
+            raise DTypeError(f"an optimiser needs a list of parameters, got {type(params).__name__}: {ADVICE}")
         params = list(params)
         groups = params if params and isinstance(params[0], dict) else [{"params": params}]
         self.param_groups = [{**defaults, **g, "params": list(g["params"])} for g in groups]
         flat = [p for g in self.param_groups for p in g["params"]]
         if not flat or len({id(p) for p in flat}) < len(flat):
             raise ValueError("an optimiser needs parameters, each once")
+        for p in flat:
+            if not isinstance(p, Tensor) or p.dtype.kind != "f" or p.node is not None:
+                raise DTypeError(
+                    f"an optimiser moves floating-point leaves of the tape, got {type(p).__name__}: {ADVICE}"
+                )
         for g in self.param_groups:
             kinds = {}
             for p in g["params"]:
@@ -146,7 +156,8 @@ class SGD(Optimizer):
                 flat.device, knl, (end - start,), (256,), flat.values, flat.grads, block.velocity, start, end,
                 *settings, int(group["nesterov"]), int(first),
             )  # fmt: skip
-        block.moving = [moved or has for moved, has in zip(block.moving, has_grad, strict=True)]
+        if group["momentum"] != 0:
+            block.moving = [moved or has for moved, has in zip(block.moving, has_grad, strict=True)]
 
     def state_dict(self) -> dict:
         """Settings and momentum in PyTorch's layout, with NumPy arrays (waits for the device)."""
@@ -159,6 +170,8 @@ class SGD(Optimizer):
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Take over settings and momentum. Raises StateDictError if they belong to other parameters."""
+        if missing := {"state", "param_groups"} - set(state_dict):
+            raise StateDictError(f"an optimiser's state dict holds 'state' and 'param_groups'; missing: {missing}")
         windows = list(self._windows())
         state = {int(i): np.asarray(s["momentum_buffer"]) for i, s in state_dict["state"].items()}
         if len(state_dict["param_groups"]) != len(self.param_groups) or any(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .modules import Module
+from .modules import Module, Parameter
 from .tensor import no_grad, zeros
 
 
@@ -72,7 +72,7 @@ def summary(model: Module, input_shape) -> Summary:
 
     def record(name):
         def hook(module, inputs, result):
-            own = [p for p in vars(module).values() if getattr(p, "requires_grad", False) and id(p) not in counted]
+            own = [p for p in vars(module).values() if isinstance(p, Parameter) and id(p) not in counted]
             counted.update(map(id, own))
             count = sum(p.size for p in own)
             layers.append(
@@ -83,7 +83,7 @@ def summary(model: Module, input_shape) -> Summary:
                     count,
                     module.multiply_adds(inputs[0].shape, result.shape),
                     4 * (count + int(np.prod(result.shape))),
-                )  # fmt: skip
+                )
             )
 
         return hook
@@ -91,8 +91,9 @@ def summary(model: Module, input_shape) -> Summary:
     parameter = next(model.parameters(), None)
     try:
         for name, module in model.named_modules():
-            if next(module.named_children(), None) is None:
-                handles.append(module.register_forward_hook(record(name or "0")))
+            inside = list(vars(module).values())
+            if any(isinstance(v, Parameter) for v in inside) or not any(isinstance(v, Module) for v in inside):
+                handles.append(module.register_forward_hook(record(name or "model")))
         with no_grad():
             model.eval()(zeros(tuple(input_shape), device=parameter.device if parameter is not None else None))
     finally:

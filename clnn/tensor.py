@@ -112,21 +112,24 @@ class Tensor:
 
     def detach(self) -> "Tensor":
         """The same memory without its history."""
-        return Tensor(self.array, self.device)
-
-    def clone(self) -> "Tensor":
-        """A copy in memory of its own, without history."""
-        copy = program.empty(self.device, self.shape, self.dtype)
-        program.copy_into(copy, self.array)
-        return Tensor(copy, self.device)
+        bare = Tensor(self.array, self.device)
+        bare.bounds = self.bounds
+        return bare
 
     def copy_(self, values) -> "Tensor":
-        """Overwrite the contents in place with an array, tensor or number of the same shape."""
+        """Overwrite the contents in place with an array or tensor of the same shape, or with one number.
+
+        Raises ShapeError for another shape and DTypeError for a tensor of another type; nothing is written then.
+        """
         if not isinstance(values, Tensor):
-            values = tensor(np.broadcast_to(values, self.shape), dtype=self.dtype, device=self.device)
-        if values.shape != self.shape or values.dtype != self.dtype:
-            raise ShapeError(f"cannot copy {values.dtype.name} {values.shape} into {self.dtype.name} {self.shape}")
+            same = np.full(self.shape, values) if np.ndim(values) == 0 else values
+            values = tensor(same, dtype=self.dtype, device=self.device)
+        if values.shape != self.shape:
+            raise ShapeError(f"cannot copy a shape of {values.shape} into one of {self.shape}")
+        if values.dtype != self.dtype:
+            raise DTypeError(f"cannot copy {values.dtype.name} into {self.dtype.name}: convert with astype")
         program.copy_into(self.array, values.to(self.device).array)
+        self.bounds = values.bounds
         return self
 
     def to(self, device) -> "Tensor":
@@ -142,7 +145,9 @@ class Tensor:
         return self
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this intermediate result, too, in ``grad``."""
+        """Keep the gradient of this intermediate result, too, in ``grad``. Raises GraphError if it has none."""
+        if not self.requires_grad:
+            raise GraphError("retain_grad() of a tensor that depends on nothing with requires_grad=True")
         self._keep_grad = True
 
     def backward(self, gradient: "Tensor | None" = None) -> None:
@@ -160,23 +165,25 @@ class Tensor:
                     "mean() first, or pass a gradient of its shape"
                 )
             gradient = full(self.shape, 1, dtype=self.dtype, device=self.device)
-        elif gradient.shape != self.shape:
+        same_device(self, gradient)
+        if gradient.shape != self.shape:
             raise ShapeError(f"the gradient has shape {gradient.shape}, the tensor {self.shape}")
+        if gradient.dtype != self.dtype:
+            raise DTypeError(f"the gradient is {gradient.dtype.name}, the tensor {self.dtype.name}")
         with no_grad():
             _walk_back(self, gradient.array)
 
     def _receive(self, array) -> None:
         """Add an arriving gradient to ``grad``; in the optimiser's slot where there is one."""
-        slot = self._grad_slot
-        if slot is None:
-            # Out of place: the same array may have been handed to another tensor, too.
-            self.grad = Tensor(array, self.device) if self.grad is None else self.grad + Tensor(array, self.device)
-        elif self.grad is None:
-            if array is not slot:
+        slot, part = self._grad_slot, Tensor(array, self.device)
+        if self.grad is None:
+            if slot is not None and array is not slot:
                 program.copy_into(slot, array)
-            self.grad = Tensor(slot, self.device)
+            self.grad = part if slot is None else Tensor(slot, self.device)
+        elif self.grad.array is slot:
+            self.grad.add_(part)
         else:
-            self.grad.add_(Tensor(array, self.device))
+            self.grad = self.grad + part  # out of place: the same array may have been handed to another tensor, too
 
 
 def method(*names: str):
@@ -190,6 +197,20 @@ def method(*names: str):
     return attach
 
 
+def same_device(*tensors: Tensor) -> Device:
+    """The device on which all of them lie. Raises DeviceError if there are two, DTypeError for what is no Tensor."""
+    device = None
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            raise DTypeError(f"a Tensor was expected, got {type(t).__name__}: make one with clnn.tensor()")
+        device = device or t.device
+        if t.device is not device:
+            raise DeviceError(
+                f"the tensors lie on different devices, {device.name} and {t.device.name}: move one with to()"
+            )
+    return device
+
+
 class Function:
     """One operation, recorded on the tape.
 
@@ -200,12 +221,7 @@ class Function:
     """
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        self.device = device = inputs[0].device
-        for other in inputs[1:]:
-            if other.device is not device:
-                raise DeviceError(
-                    f"the inputs lie on different devices, {device.name} and {other.device.name}: move one with to()"
-                )
+        self.device = device = same_device(*inputs)
         self.inputs = inputs
         self.needs = [t.requires_grad for t in inputs] if _recording else [False] * len(inputs)
         output = Tensor(self.forward(*[t.array for t in inputs]), device)
@@ -223,7 +239,8 @@ class Function:
     def grad_array(self, i: int):
         """Where to write the gradient of input i: an optimiser's slot if it waits empty, else a new array."""
         t = self.inputs[i]
-        if t._grad_slot is not None and t.grad is None and t.node is None:
+        once = sum(other is t for other in self.inputs) == 1  # else the second gradient would overwrite the first
+        if t._grad_slot is not None and t.grad is None and t.node is None and once:
             return t._grad_slot
         return program.empty(self.device, t.shape, t.dtype)
 
@@ -293,40 +310,44 @@ def tensor(data, dtype=None, requires_grad: bool = False, device=None) -> Tensor
     ShapeError for ragged or empty data.
     """
     target = get_device(device)
-    host = _host_array(data, dtype)
-    if host.dtype == np.float64 and not target.fp64:
-        raise DTypeError(f"{target.name} does not compute in float64: use float32")
+    host = _host_array(data, dtype, target)
     result = Tensor(program.upload(target, host), target)
     if host.dtype == np.int32:
         result.bounds = (int(host.min()), int(host.max()))
     return result.requires_grad_() if requires_grad else result
 
 
-def _host_array(data, dtype) -> np.ndarray:
+def element_type(dtype, device: Device) -> np.dtype:
+    """The NumPy type that ``dtype`` names. Raises DTypeError if tensors on this device cannot have it."""
+    dtype = np.dtype(dtype)
+    if dtype not in DTYPES:
+        raise DTypeError(f"a tensor cannot hold {dtype}: it holds numbers as float32, float64, int32 or bool")
+    if dtype == np.float64 and not device.fp64:
+        raise DTypeError(f"{device.name} does not compute in float64: use float32")
+    return dtype
+
+
+def _host_array(data, dtype, device) -> np.ndarray:
     try:
         host = np.asarray(data)
     except ValueError as error:
         raise ShapeError(f"the rows of a tensor must have equal lengths ({error})") from None
-    if dtype is None:
-        dtype = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.bool_}.get(host.dtype.kind)
-    dtype = np.dtype(dtype) if dtype is not None else None
-    if dtype not in DTYPES or host.dtype.kind not in "fiub":
-        raise DTypeError(
-            f"a tensor cannot hold {host.dtype if dtype is None else dtype}: it holds numbers as float32, float64, "
-            "int32 or bool"
-        )
+    kinds = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.bool_}
+    if host.dtype.kind not in kinds:
+        raise DTypeError(f"a tensor holds numbers or booleans, the data are {host.dtype}")
+    dtype = element_type(kinds[host.dtype.kind] if dtype is None else dtype, device)
     if host.size == 0:
         raise ShapeError(f"a tensor needs at least one element, the data have shape {host.shape}: is a batch empty?")
-    if dtype == np.int32 and host.dtype.kind in "iu" and (host.max() > 2**31 - 1 or host.min() < -(2**31)):
-        raise DTypeError(f"integers from {host.min()} to {host.max()} do not fit int32")
+    if dtype == np.int32 and not (host.min() >= -(2**31) and host.max() < 2**31):  # so put, NaN fails, too
+        raise DTypeError(f"numbers from {host.min()} to {host.max()} do not fit int32")
     return host.astype(dtype, copy=True)  # a copy: the caller may change its array before it is uploaded
 
 
 def full(size, fill_value, *, dtype=np.float32, requires_grad: bool = False, device=None) -> Tensor:
-    """A tensor of the given size, every element ``fill_value``."""
+    """A tensor of the given size, every element ``fill_value``. Raises ShapeError and DTypeError as ``tensor`` does."""
     target = get_device(device)
-    shape = _shape((size,) if isinstance(size, int) else size)
-    result = Tensor(program.fill(program.empty(target, shape, np.dtype(dtype)), fill_value), target)
+    shape = _shape((size,))
+    result = Tensor(program.fill(program.empty(target, shape, element_type(dtype, target)), fill_value), target)
     return result.requires_grad_() if requires_grad else result
 
 

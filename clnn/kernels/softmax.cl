@@ -57,9 +57,9 @@ __kernel void log_softmax(__global const REAL *x, __global REAL *y, int rows, in
     if (row >= rows) return;
     x += (size_t)row * n;
     y += (size_t)row * n;
-    REAL top = row_max(x, n), shift = top + log(row_sum_exp(x, n, top));
+    REAL top = row_max(x, n), shift = log(row_sum_exp(x, n, top));
     for (int k = 0; k < n; k++)
-        y[k] = x[k] - shift;
+        y[k] = (x[k] - top) - shift;  // in this order large logits keep their digits
 }
 
 // dx = g - softmax sum g
@@ -88,7 +88,7 @@ __kernel void cross_entropy(
     dx += (size_t)row * n;
     REAL top = row_max(x, n), sum = row_sum_exp(x, n, top);
     int label = labels[row];
-    loss[row] = label >= 0 && label < n ? log(sum) + top - x[label] : NAN;
+    loss[row] = label >= 0 && label < n ? log(sum) + (top - x[label]) : NAN;
     for (int k = 0; k < n; k++)
         dx[k] = exp(x[k] - top) / sum - (k == label);
 }

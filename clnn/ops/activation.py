@@ -5,12 +5,18 @@ import numpy as np
 from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor, method
-from .elementwise import GROUP, as_real, binary, unary
+from .elementwise import GROUP, as_real, binary
 
 
 def _kernel(device, name, dtype):
     double = {"DOUBLE": 1} if dtype == np.float64 else {}
     return kernel(device, "activation", name, REAL=c_name(dtype), **double)
+
+
+def _apply(device, name, x):
+    y = empty(device, x.shape, x.dtype)
+    launch(device, _kernel(device, name, x.dtype), (x.size,), GROUP, x, y, x.size)
+    return y
 
 
 class Activation(Function):
@@ -19,8 +25,7 @@ class Activation(Function):
     name = backward_name = ""
 
     def forward(self, x):
-        self.y = empty(self.device, x.shape, x.dtype)
-        launch(self.device, _kernel(self.device, self.name, x.dtype), (x.size,), GROUP, x, self.y, x.size)
+        self.y = _apply(self.device, self.name, x)
         return self.y
 
     def backward(self, grad):
@@ -42,14 +47,15 @@ class Sigmoid(Activation):
     name, backward_name = "sigmoid", "sigmoid_backward"
 
 
-class Softplus(Activation):
-    """log(1 + e^x); its derivative 1 - e^-y is the sigmoid of x."""
+class Softplus(Function):
+    """log(1 + e^x); its derivative is the sigmoid of x."""
 
-    name = "softplus"
+    def forward(self, x):
+        self.x = x
+        return _apply(self.device, "softplus", x)
 
     def backward(self, grad):
-        rest = unary(self.device, "exponential", unary(self.device, "neg", self.y))
-        return (binary(self.device, "mul", grad, binary(self.device, "sub", 1.0, rest)),)
+        return (binary(self.device, "mul", grad, _apply(self.device, "sigmoid", self.x)),)
 
 
 @method("relu")

@@ -5,9 +5,9 @@ from functools import lru_cache
 import numpy as np
 import pyopencl as cl
 
-from ..errors import DTypeError, ShapeError
-from ..program import c_name, empty, fill, kernel, launch, reshaped, upload
-from ..tensor import DTYPES, Function, Tensor, method
+from ..errors import ShapeError
+from ..program import c_name, copy_into, empty, fill, kernel, launch, reshaped, upload
+from ..tensor import Function, Tensor, element_type, method
 
 MAX_DIMS = 8
 
@@ -46,6 +46,24 @@ def scatter(device, x, out, strides, start=0):
     knl = kernel(device, "copy", "scatter_view", FROM=c_name(x.dtype), TO=c_name(out.dtype))
     launch(device, knl, (x.size,), (256,), x, out, x.size, start, x.ndim, padded(x.shape), padded(strides))
     return out
+
+
+class Clone(Function):
+    """The same elements in memory of their own."""
+
+    def forward(self, x):
+        out = empty(self.device, x.shape, x.dtype)
+        copy_into(out, x)
+        return out
+
+    def backward(self, grad):
+        return (grad,)
+
+
+@method("clone")
+def clone(x: Tensor) -> Tensor:
+    """A copy in memory of its own; as in PyTorch the gradient flows through it."""
+    return Clone()(x)
 
 
 class Reshape(Function):
@@ -120,7 +138,8 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions swapped."""
     order = list(range(x.ndim))
     a, b = axis_of(x, dim0), axis_of(x, dim1)
-    order[a], order[b] = b, a
+    if a != b:
+        order[a], order[b] = b, a
     return Permute(order)(x)
 
 
@@ -160,11 +179,7 @@ class Cast(Function):
 @method("astype", "type")
 def astype(x: Tensor, dtype) -> Tensor:
     """The elements converted to float32, float64, int32 or bool. Raises DTypeError for other types."""
-    dtype = np.dtype(dtype)
-    if dtype not in DTYPES:
-        raise DTypeError(f"a tensor cannot hold {dtype}: it holds float32, float64, int32 or bool")
-    if dtype == np.float64 and not x.device.fp64:
-        raise DTypeError(f"{x.device.name} does not compute in float64: use float32")
+    dtype = element_type(dtype, x.device)
     if dtype == x.dtype:
         return x
     if dtype == np.bool_:
@@ -252,7 +267,7 @@ def getitem(x: Tensor, key) -> Tensor:
         rows = reshape(x, (-1, *x.shape[key.ndim :]))
         return take_rows(rows, np.flatnonzero(key))
     key = key if isinstance(key, tuple) else (key,)
-    if not all(k is None or k is Ellipsis or isinstance(k, int | np.integer | slice) for k in key):
+    if not all(k is None or k is Ellipsis or type(k) is int or isinstance(k, np.integer | slice) for k in key):
         raise ShapeError(f"an index is made of integers, slices, None and ..., or is one array; got {key!r}")
     if not any(k is Ellipsis for k in key):
         key = (*key, Ellipsis)  # so that NumPy answers with a view even where one element is named

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor, generator
+from .elementwise import as_real
 
 
 class DropoutFunction(Function):
@@ -33,4 +34,4 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         raise ValueError(f"the probability p must lie in 0 .. 1, got {p}")
     if not training or p == 0:
         return input
-    return DropoutFunction(p, int(generator().integers(2**63, dtype=np.int64)) * 2 + 1)(input)
+    return DropoutFunction(p, int(generator().integers(2**63, dtype=np.int64)) * 2 + 1)(as_real(input))

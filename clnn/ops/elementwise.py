@@ -1,13 +1,13 @@
 """Arithmetic and comparison, element by element, with NumPy's broadcasting."""
 
 from functools import lru_cache
-from numbers import Number
+from numbers import Real
 
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from ..program import c_name, empty, kernel, launch
-from ..tensor import Function, Tensor, method, tensor
+from ..program import c_name, empty, fill, kernel, launch
+from ..tensor import Function, Tensor, full, method, same_device, tensor
 from .copy import check_dims, padded
 from .reduce import broadcast_strides, sum_to
 
@@ -26,15 +26,20 @@ def unary(device, name, x):
     return out
 
 
-@lru_cache(maxsize=4096)
-def _broadcast_plan(x_shape, y_shape):
+def broadcast_shape(*shapes) -> tuple[int, ...]:
+    """The shape that NumPy broadcasts these to. Raises ShapeError where there is none."""
     try:
-        shape = np.broadcast_shapes(x_shape, y_shape)
+        return np.broadcast_shapes(*shapes)
     except ValueError:
         raise ShapeError(
-            f"shapes {x_shape} and {y_shape} do not fit together: counted from the right, each pair of sizes must be "
-            "equal or one of them 1"
+            f"shapes {' and '.join(map(str, shapes))} do not fit together: counted from the right, the sizes must be "
+            "equal or 1"
         ) from None
+
+
+@lru_cache(maxsize=4096)
+def _broadcast_plan(x_shape, y_shape):
+    shape = broadcast_shape(x_shape, y_shape)
     check_dims(shape)
     strides = [padded(broadcast_strides(s, shape)) for s in (x_shape, y_shape)]
     return shape, (len(shape), padded(shape), *strides)
@@ -128,11 +133,19 @@ class Power(Binary):
     name = "power"
 
     def left(self, grad):
-        lower = self.go("power", self.x, self.y - 1 if self.number is not None else self.go("sub", self.y, 1))
+        # Where y is 0 so is the derivative, even at x = 0, where x^(y - 1) would be infinite.
+        y = self.y if self.number is not None else Tensor(self.y, self.device)
+        exponent = y - (y != 0)
+        lower = self.go("power", self.x, exponent if self.number is not None else exponent.array)
         return self.go("mul", grad, self.go("mul", lower, self.y))
 
     def right(self, grad):
-        log_x = unary(self.device, "logarithm", self.x) if hasattr(self.x, "shape") else float(np.log(self.x))
+        # 0^y stays 0 as y changes: log 1 in place of log 0.
+        if self.number is not None:
+            log_x = float(np.log(self.x or 1)) if self.x >= 0 else np.nan
+        else:
+            x = Tensor(self.x, self.device)
+            log_x = unary(self.device, "logarithm", (x + (x == 0)).array)
         return self.go("mul", grad, self.go("mul", self.out, log_x))
 
 
@@ -142,10 +155,11 @@ class Maximum(Binary):
     name = "maximum"
 
     def _share(self, grad, x, y):
-        first = Tensor(self.go("sub", self.out, x), self.device) == 0
-        tied = Tensor(self.go("sub", self.out, y), self.device) == 0
-        weight = first.astype(grad.dtype) / (1 + (first.astype(grad.dtype) * tied.astype(grad.dtype)))
-        return self.go("mul", grad, weight.array)
+        first, tied = [
+            Tensor(binary(self.device, "eq", self.out, side, dtype=np.dtype(np.bool_)), self.device).astype(grad.dtype)
+            for side in (x, y)
+        ]
+        return self.go("mul", grad, (first / (1 + first * tied)).array)
 
     def left(self, grad):
         return self._share(grad, self.x, self.y)
@@ -168,7 +182,7 @@ def match(x, y, real=False):
     for side in (x, y):
         if isinstance(side, np.ndarray | list | tuple):
             side = tensor(side, dtype=np.float64 if first.dtype == np.float64 else None, device=first.device)
-        elif not isinstance(side, Tensor | Number | np.generic):
+        elif not isinstance(side, Tensor | Real | np.bool_):
             raise DTypeError(f"cannot compute with a tensor and {type(side).__name__}: give numbers or arrays")
         sides.append(side)
     dtypes = [s.dtype for s in sides if isinstance(s, Tensor)]
@@ -179,7 +193,10 @@ def match(x, y, real=False):
         else np.dtype(np.float32) if real or np.dtype(np.float32) in dtypes
         else np.dtype(np.int32)
     )  # fmt: skip
-    return [s.astype(dtype) if isinstance(s, Tensor) else dtype.type(s).item() for s in sides]
+    try:
+        return [s.astype(dtype) if isinstance(s, Tensor) else dtype.type(s).item() for s in sides]
+    except OverflowError:
+        raise DTypeError(f"{x if first is y else y} does not fit int32: give a float") from None
 
 
 def apply(function: type[Binary], x, y, real=False) -> Tensor:
@@ -218,8 +235,8 @@ def div(x, y) -> Tensor:
 
 @method("__pow__", "pow")
 def power(x, y) -> Tensor:
-    """x to the power y, element by element; the powers 2 and 1/2 of a tensor by multiplying and by a root."""
-    if isinstance(y, Number) and isinstance(x, Tensor) and y in (2, 0.5):
+    """x to the power y, element by element; integers give float32, except that x**2 is x * x."""
+    if isinstance(y, Real) and isinstance(x, Tensor) and y in (2, 0.5):
         return apply(Mul, x, x) if y == 2 else sqrt(x)
     return apply(Power, x, y, real=True)
 
@@ -249,7 +266,13 @@ for _name, _function in (("__rsub__", sub), ("__rtruediv__", div), ("__rpow__", 
 
 @method("add_")
 def add_(x: Tensor, y: Tensor) -> Tensor:
-    """Add y to x in place; both of one shape and type, not recorded."""
+    """Add y to x in place, not recorded. Raises ShapeError or DTypeError unless both have one shape and type."""
+    same_device(x, y)
+    if x.shape != y.shape:
+        raise ShapeError(f"add_ needs two equal shapes, got {x.shape} and {y.shape}")
+    if x.dtype != y.dtype:
+        raise DTypeError(f"add_ needs two equal types, got {x.dtype.name} and {y.dtype.name}")
+    x.bounds = None
     binary(x.device, "add", x.array, y.array, out=x.array)
     return x
 
@@ -257,7 +280,7 @@ def add_(x: Tensor, y: Tensor) -> Tensor:
 def _comparison(name):
     def compare(x, y) -> Tensor:
         x, y = match(x, y)
-        device = x.device if isinstance(x, Tensor) else y.device
+        device = same_device(*[s for s in (x, y) if isinstance(s, Tensor)])
         sides = [s.array if isinstance(s, Tensor) else s for s in (x, y)]
         return Tensor(binary(device, name, *sides, dtype=np.dtype(np.bool_)), device)
 
@@ -357,25 +380,27 @@ def sqrt(x: Tensor) -> Tensor:
 class Where(Function):
     """Elements of the first tensor where the mask is true, else of the second."""
 
-    def __init__(self, mask):
+    def forward(self, mask, x, y):
         self.mask = mask
+        return self.choose(x, y)
 
-    def forward(self, x, y):
+    def backward(self, grad):
+        zero = fill(empty(self.device, grad.shape, grad.dtype), 0)  # multiplying would turn inf into NaN
+        return None, self.choose(grad, zero), self.choose(zero, grad)
+
+    def choose(self, x, y):
         out = empty(self.device, x.shape, x.dtype)
         knl = elementwise_kernel(self.device, "choose", x.dtype)
         launch(self.device, knl, (out.size,), GROUP, self.mask, x, y, out, out.size)
         return out
 
-    def backward(self, grad):
-        mask = Tensor(self.mask, self.device).astype(grad.dtype).array
-        left = binary(self.device, "mul", grad, mask)
-        return left, binary(self.device, "sub", grad, left)
-
 
 def where(mask: Tensor, x, y) -> Tensor:
     """x where the bool tensor ``mask`` is true, elsewhere y; all three are broadcast together."""
-    x, y = match(x, y) if isinstance(x, Tensor) or isinstance(y, Tensor) else (tensor(x), tensor(y))
-    x, y = [s if isinstance(s, Tensor) else tensor(s, device=mask.device) for s in (x, y)]
-    shape = np.broadcast_shapes(mask.shape, x.shape, y.shape)
-    full = [t if t.shape == shape else t.broadcast_to(shape) for t in (mask.astype(np.bool_), x, y.astype(x.dtype))]
-    return Where(full[0].array)(*full[1:])
+    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
+        x = tensor(x, device=mask.device)
+    x, y = match(x, y)
+    dtype = x.dtype if isinstance(x, Tensor) else y.dtype
+    sides = [s if isinstance(s, Tensor) else full((), s, dtype=dtype, device=mask.device) for s in (x, y)]
+    shape = broadcast_shape(mask.shape, *[s.shape for s in sides])
+    return Where()(*[t if t.shape == shape else t.broadcast_to(shape) for t in (mask.astype(np.bool_), *sides)])

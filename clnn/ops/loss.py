@@ -4,23 +4,23 @@ import numpy as np
 
 from ..errors import DTypeError, LabelError, ShapeError
 from ..program import c_name, empty, kernel, launch
-from ..tensor import Function, Tensor
+from ..tensor import Function, Tensor, tensor
 from .activation import softplus
-from .elementwise import GROUP, binary
+from .elementwise import GROUP, as_real, binary
 from .reduce import reduce_axes
 
 
 class CrossEntropy(Function):
     """The loss of each row and, in the same pass, its gradient; averaged, summed or left apart."""
 
-    def __init__(self, labels: Tensor, reduction: str):
-        self.labels, self.reduction = labels, reduction
+    def __init__(self, reduction: str):
+        self.reduction = reduction
 
-    def forward(self, x):
+    def forward(self, x, labels):
         rows, n = x.shape
         loss, self.slope = empty(self.device, (rows,), x.dtype), empty(self.device, x.shape, x.dtype)
         knl = kernel(self.device, "softmax", "cross_entropy", REAL=c_name(x.dtype))
-        launch(self.device, knl, (rows,), (8,), x, self.labels.array, loss, self.slope, rows, n)
+        launch(self.device, knl, (rows,), (8,), x, labels, loss, self.slope, rows, n)
         if self.reduction == "none":
             return loss
         total = reduce_axes(self.device, "sum", loss, (0,))
@@ -32,7 +32,7 @@ class CrossEntropy(Function):
         knl = kernel(self.device, "softmax", "scale_rows", REAL=c_name(grad.dtype))
         scale, one_each = 1 / rows if self.reduction == "mean" else 1.0, int(self.reduction == "none")
         launch(self.device, knl, (rows * n,), GROUP, self.slope, grad, out, one_each, scale, rows, n)
-        return (out,)
+        return out, None
 
 
 def _check_reduction(reduction: str) -> None:
@@ -48,6 +48,7 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     here (that would wait for it), they make the loss NaN.
     """
     _check_reduction(reduction)
+    input, target = as_real(input), _on_device(target, input)
     places = input.shape[2:]
     if input.ndim < 2 or target.shape != (input.shape[0], *places):
         raise ShapeError(
@@ -61,15 +62,20 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
             f"0 to {input.shape[1] - 1}"
         )
     if not places:
-        return CrossEntropy(target, reduction)(input)
+        return CrossEntropy(reduction)(input, target)
     rows = input.permute(0, *range(2, input.ndim), 1).reshape(-1, input.shape[1])
-    loss = CrossEntropy(target.reshape(-1), reduction)(rows)
+    loss = CrossEntropy(reduction)(rows, target.reshape(-1))
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
 def _reduced(loss: Tensor, reduction: str) -> Tensor:
     _check_reduction(reduction)
     return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
+
+
+def _on_device(target, input: Tensor) -> Tensor:
+    """Targets given as a NumPy array or a list, beside the input."""
+    return target if isinstance(target, Tensor) else tensor(target, device=input.device)
 
 
 def _check_same(name: str, input: Tensor, target: Tensor) -> None:
@@ -79,11 +85,13 @@ def _check_same(name: str, input: Tensor, target: Tensor) -> None:
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(input - target)^2, averaged, summed or element by element. Raises ShapeError for different shapes."""
+    target = _on_device(target, input)
     _check_same("mse_loss", input, target)
     return _reduced((input - target) ** 2, reduction)
 
 
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) for logits x and targets t in [0, 1], without overflow."""
+    target = _on_device(target, input)
     _check_same("binary_cross_entropy_with_logits", input, target)
     return _reduced(softplus(input) - input * target, reduction)

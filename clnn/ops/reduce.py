@@ -84,7 +84,7 @@ def broadcast_to(x: Tensor, *shape) -> Tensor:
         fits = np.broadcast_shapes(x.shape, shape) == shape
     except ValueError:
         fits = False
-    if not fits:
+    if not fits or 0 in shape:
         raise ShapeError(f"a tensor of shape {x.shape} cannot be repeated to {shape}")
     return Broadcast(shape)(x)
 
@@ -170,12 +170,11 @@ def min(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
 @method("argmax")
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The place of the first largest element, of all or along ``dim``, as int32."""
-    flat = x.reshape(-1) if dim is None else x
-    axis = axis_of(flat, -1 if dim is None else dim)
-    n, shape = flat.shape[axis], flat.shape[:axis] + flat.shape[axis + 1 :]
-    outer, inner = int(np.prod(flat.shape[:axis])), int(np.prod(flat.shape[axis + 1 :]))
+    axes = axes_of(x, dim if dim is None else (dim,)) if x.ndim else ()
+    before, after = (x.shape[: axes[0]], x.shape[axes[-1] + 1 :]) if axes else ((), ())
+    outer, inner = int(np.prod(before)), int(np.prod(after))
+    shape = (*before, *[1 for _ in axes], *after) if keepdim else before + after
     out = empty(x.device, shape, np.dtype(np.int32))
     knl = kernel(x.device, "reduce", "argmax", REAL=c_name(x.dtype))
-    launch(x.device, knl, (inner, outer), (1, 64), flat.array, out, outer, n, inner)
-    result = Tensor(out, x.device)
-    return result.reshape(tuple(1 if d == axis else m for d, m in enumerate(flat.shape))) if keepdim else result
+    launch(x.device, knl, (inner, outer), (1, 64), x.array, out, outer, x.size // (outer * inner), inner)
+    return Tensor(out, x.device)

@@ -2,7 +2,7 @@
 
 from ..errors import DTypeError, ShapeError
 from ..program import empty, kernel, launch
-from ..tensor import Tensor
+from ..tensor import Tensor, same_device
 
 
 def vector_add(a: Tensor, b: Tensor) -> Tensor:
@@ -10,11 +10,12 @@ def vector_add(a: Tensor, b: Tensor) -> Tensor:
 
     Raises ShapeError for different shapes and DTypeError for another type (use ``a + b`` for the general case).
     """
+    device = same_device(a, b)
     if a.shape != b.shape:
         raise ShapeError(f"vector_add needs two equal shapes, got {a.shape} and {b.shape}")
     if {a.dtype.name, b.dtype.name} != {"float32"}:
         raise DTypeError(f"vector_add needs float32, got {a.dtype.name} and {b.dtype.name}")
-    c = empty(a.device, a.shape)
-    knl = kernel(a.device, "vector_add", "vector_add")
-    launch(a.device, knl, (a.size,), (256,), a.array, b.array, c, a.size)
-    return Tensor(c, a.device)
+    c = empty(device, a.shape)
+    knl = kernel(device, "vector_add", "vector_add")
+    launch(device, knl, (a.size,), (256,), a.array, b.array, c, a.size)
+    return Tensor(c, device)
