@@ -1,6 +1,7 @@
 """Finds OpenCL devices, chooses one, and holds what belongs to it: context, queue, memory pool."""
 
 import os
+import re
 from collections import deque
 from functools import cached_property, lru_cache
 
@@ -21,6 +22,9 @@ CURE = (
     "`python -m clnn doctor` shows what is missing."
 )
 ALIASES = {"pocl": "portable computing language", "amd": "advanced micro devices"}
+
+# LLVM's names of processors with AVX-512
+AVX512_TARGETS = re.compile("skx|skylake-avx512|(cascade|cooper|cannon|ice|tiger|rocket)lake|sapphirerapids|znver[45]")
 
 
 class Device:
@@ -53,6 +57,15 @@ class Device:
     def cpu_name(self) -> str | None:
         """The processor that PoCL was told to compile for, where it did not know this one."""
         return name_pocl_cpu(self.cl_device)
+
+    @cached_property
+    def vector_bytes(self) -> int:
+        """Bytes in one vector register, as the compiler uses them; 16 where the device works on single numbers."""
+        if "portable computing language" in self.platform.lower():
+            # PoCL tells the processor's vectors, but compiles for the name at its version's end.
+            target = self.cpu_name or self.version.rpartition("-gnu-")[2]
+            return 64 if AVX512_TARGETS.match(target) else 32
+        return min(max(4 * self.cl_device.native_vector_width_float, 16), 64)
 
     @cached_property
     def context(self) -> "cl.Context":

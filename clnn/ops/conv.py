@@ -117,7 +117,7 @@ class Tiling:
 @lru_cache(maxsize=1024)
 def tiling(device, dtype, geo: Geometry) -> Tiling:
     """The tile that wastes least at the edges and waits least for memory."""
-    v, filters, most = vector_width(device, dtype), geo.F // geo.groups, accumulators(device, dtype)
+    v, filters, most = vector_width(device, dtype), geo.F // geo.groups, accumulators(device)
 
     def cost(vectors, tile):
         return -(-filters // (v * vectors)) * -(-geo.OW // tile) * tile_cost(tile, vectors)
@@ -150,8 +150,8 @@ def forward_tiles(device, x, w, bias, geo, out):
     rows = padded_rows(device, x, geo, tiles.TILE)
     size = (geo.OH * -(-geo.OW // tiles.TILE), blocks, x.shape[0] * groups)
     launch(
-        device, tiles.kernel(device, "conv_tiles"), size, (1, 1, 1), rows, packed, bias, out, geo.C, geo.H, rows.shape[3],
-        geo.F, geo.OH, geo.OW, groups, geo.KH, geo.sy, geo.py, geo.dy,
+        device, tiles.kernel(device, "conv_tiles"), size, (1, 1, 1), rows, packed, bias, out,
+        geo.C, geo.H, rows.shape[3], geo.F, geo.OH, geo.OW, groups, geo.KH, geo.sy, geo.py, geo.dy,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Matrix products. ``gemm`` is the one place where they are computed; all others call it."""
 
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -11,16 +11,14 @@ from .elementwise import match
 from .reduce import reduce_axes
 
 
-@cache
 def vector_width(device, dtype) -> int:
-    """Numbers in one vector register of the device; 4 on processors that work on single numbers."""
-    native = device.cl_device.native_vector_width_float * 4 // dtype.itemsize
-    return min(max(native, 4), 16)
+    """Numbers in one vector register of the device."""
+    return device.vector_bytes // dtype.itemsize
 
 
-def accumulators(device, dtype) -> int:
+def accumulators(device) -> int:
     """Vectors of sums that a tile may hold: the registers, less those that the operands pass through."""
-    return 26 if vector_width(device, dtype) * dtype.itemsize == 64 else 12  # AVX-512 has 32 registers, AVX 16
+    return 26 if device.vector_bytes == 64 else 12  # AVX-512 has 32 registers, AVX 16
 
 
 def tile_cost(height: int, vectors: int) -> int:
@@ -29,9 +27,9 @@ def tile_cost(height: int, vectors: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def tile_rows(device, dtype, m: int) -> int:
+def tile_rows(device, m: int) -> int:
     """The height of the tiles that cover m rows at the least cost."""
-    return min(range(accumulators(device, dtype) // 2, 1, -1), key=lambda r: -(-m // r) * tile_cost(r, 2) * (1 + 1 / r))
+    return min(range(accumulators(device) // 2, 1, -1), key=lambda r: -(-m // r) * tile_cost(r, 2) * (1 + 1 / r))
 
 
 @lru_cache(maxsize=8)
@@ -81,11 +79,11 @@ def multiply_panels(
     """
     if bias is None:
         bias, bias_strides = zero_of(device, out.dtype), (1, 0, 0, 0)
-    rows = tile_rows(device, out.dtype, m)
-    knl = gemm_kernel(device, "gemm_panels", out.dtype, rows)
+    rows = tile_rows(device, m)
+    size = (-(-m // rows), -(-n // columns(device, out.dtype)), batch)
     launch(
-        device, knl, (-(-m // rows), -(-n // columns(device, out.dtype)), batch), (1, 1, 1), a, *a_strides, panels, bias, *bias_strides,
-        out, start, m * n, m, n, k, blocks, int(accumulate),
+        device, gemm_kernel(device, "gemm_panels", out.dtype, rows), size, (1, 1, 1), a, *a_strides, panels,
+        bias, *bias_strides, out, start, m * n, m, n, k, blocks, int(accumulate),
     )  # fmt: skip
 
 
@@ -172,7 +170,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
         raise ShapeError(
-            f"linear needs an input of (..., {weight.shape[-1]}) for a weight of shape {weight.shape}, got {input.shape}"
+            f"a weight of shape {weight.shape} needs an input (..., {weight.shape[-1]}), got {input.shape}"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"the bias must have shape {weight.shape[:1]}, got {bias.shape}")
