@@ -121,7 +121,7 @@ def launch(device: Device, knl: cl.Kernel, size: tuple[int, ...], local: tuple[i
 
 def upload(device: Device, host: np.ndarray) -> cl.array.Array:
     """Copy a NumPy array to the device without waiting for it; the host copy is kept until it has arrived."""
-    host = np.ascontiguousarray(host)
+    host = np.asarray(host, order="C")  # not ascontiguousarray, which would make a number an array of one
     array = empty(device, host.shape, host.dtype)
     event = cl.enqueue_copy(device.queue, array.base_data, host, is_blocking=False)
     uploads = device.uploads

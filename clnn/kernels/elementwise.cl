@@ -80,7 +80,7 @@ COMPARE(ne, x != y)
 
 UNARY(neg, -x)
 UNARY(absolute, x < 0 ? -x : x)
-UNARY(sign, x > 0 ? 1 : x < 0 ? -1 : x)
+UNARY(signum, x > 0 ? 1 : x < 0 ? -1 : x)
 
 #ifndef INTEGER
 BINARY(div, x / y)

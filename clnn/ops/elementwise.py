@@ -318,7 +318,7 @@ class Absolute(Unary):
     kernel = "absolute"
 
     def slope(self, grad):
-        return binary(self.device, "mul", grad, unary(self.device, "sign", self.x))
+        return binary(self.device, "mul", grad, unary(self.device, "signum", self.x))
 
 
 class Exp(Unary):
