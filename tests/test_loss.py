@@ -1,0 +1,152 @@
+"""Losses: values, gradients, and labels that do not fit."""
+
+import numpy as np
+import pytest
+from helpers import LIMIT32, check, generator, numbers, seeds, sides
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special
+
+import clnn
+from clnn import ops
+from clnn.errors import ClnnError, DeviceError, DTypeError, LabelError, ShapeError
+
+pytestmark = pytest.mark.usefixtures("device")
+
+REDUCE = {"mean": np.mean, "sum": np.sum, "none": lambda x: x}
+reductions = st.sampled_from(list(REDUCE))
+
+
+def cross_entropy_reference(x, labels, reduction):
+    """By the definition: every row's label picked from the logarithm of softmax along dimension 1."""
+    chosen = np.take_along_axis(special.log_softmax(x, axis=1), np.expand_dims(labels, 1), 1).squeeze(1)
+    return REDUCE[reduction](-chosen)
+
+
+def cross_entropy_check(rng, shape, reduction, scale=3.0):
+    labels = rng.integers(0, shape[1], shape[:1] + shape[2:])
+    check(
+        lambda x, y: ops.cross_entropy(x, y, reduction),
+        lambda x, y: cross_entropy_reference(x, y, reduction),
+        scale * numbers(rng, *shape),
+        labels,
+    )
+
+
+@given(rows=sides, classes=sides, reduction=reductions, seed=seeds)
+@settings(max_examples=20)
+def test_cross_entropy(rows, classes, reduction, seed):
+    cross_entropy_check(generator(seed), (min(rows, 17), classes), reduction)
+
+
+@given(shape=st.tuples(*[st.integers(1, 5)] * 4), dims=st.integers(3, 4), reduction=reductions, seed=seeds)
+@settings(max_examples=15)
+def test_cross_entropy_of_many_places(shape, dims, reduction, seed):
+    cross_entropy_check(generator(seed), shape[:dims], reduction)
+
+
+def test_cross_entropy_of_a_large_batch():
+    rng = generator(8)
+    x, labels = rng.standard_normal((5003, 10), dtype=np.float32), rng.integers(0, 10, 5003)
+    t = clnn.tensor(x, requires_grad=True)
+    loss = ops.cross_entropy(t, clnn.tensor(labels))
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), cross_entropy_reference(x.astype(float), labels, "mean"), rtol=1e-6)
+    slope = (special.softmax(x.astype(float), axis=1) - np.eye(10)[labels]) / 5003
+    np.testing.assert_allclose(t.grad.numpy(), slope, atol=LIMIT32 / 5003)
+
+
+def test_cross_entropy_is_stable():
+    x = np.array([[1e4, 1e4 + 1, -1e4], [-3e38, 0, 3e38], [0, 200, -200]])
+    labels = np.array([0, 2, 1])
+    t = clnn.tensor(x, requires_grad=True)
+    loss = ops.cross_entropy(t, clnn.tensor(labels), "none")
+    loss.sum().backward()
+    np.testing.assert_allclose(loss.numpy(), cross_entropy_reference(x, labels, "none"), rtol=1e-6)
+    np.testing.assert_allclose(t.grad.numpy(), special.softmax(x, axis=1) - np.eye(3)[labels], atol=1e-6)
+    assert np.isnan(ops.cross_entropy(clnn.tensor([[np.nan, 1.0]]), clnn.tensor([1])).item())
+
+
+def test_targets_as_arrays():
+    x, labels = numbers(generator(3), 4, 3), [0, 2, 1, 1]
+    want = cross_entropy_reference(x, np.array(labels), "mean")
+    for target in (labels, np.array(labels), np.array(labels, np.uint8), clnn.tensor(labels)):
+        np.testing.assert_allclose(ops.cross_entropy(clnn.tensor(x), target).item(), want, rtol=1e-6)
+    np.testing.assert_allclose(ops.mse_loss(clnn.tensor(x), x - 1).item(), 1, rtol=1e-6)
+    ops.binary_cross_entropy_with_logits(clnn.tensor(x), (x > 0).tolist())
+
+
+@given(shape=st.lists(st.integers(1, 7), max_size=3).map(tuple), reduction=reductions, seed=seeds)
+@settings(max_examples=15)
+def test_mse_loss(shape, reduction, seed):
+    rng = generator(seed)
+    check(
+        lambda x, y: ops.mse_loss(x, y, reduction),
+        lambda x, y: REDUCE[reduction]((x - y) ** 2),
+        numbers(rng, *shape),
+        numbers(rng, *shape),
+    )
+
+
+@given(shape=st.lists(st.integers(1, 7), max_size=3).map(tuple), reduction=reductions, seed=seeds)
+@settings(max_examples=15)
+def test_binary_cross_entropy_with_logits(shape, reduction, seed):
+    rng = generator(seed)
+
+    def reference(x, t):
+        return REDUCE[reduction](-t * special.log_expit(x) - (1 - t) * special.log_expit(-x))
+
+    def function(x, t):
+        return ops.binary_cross_entropy_with_logits(x, t, reduction)
+
+    check(function, reference, 3 * numbers(rng, *shape), rng.random(shape, dtype=np.float32).astype(np.float64))
+
+
+def test_binary_cross_entropy_is_stable():
+    x = np.array([1e4, -1e4, 90, -90, 3e38])
+    target = np.array([0, 1, 1, 0, 1])
+    got = ops.binary_cross_entropy_with_logits(clnn.tensor(x), clnn.tensor(target), "none").numpy()
+    np.testing.assert_allclose(got, [1e4, 1e4, 0, 0, 0], rtol=1e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("labels", [[0, 3, 1, 1], [0, -1, 1, 1], [7, 7, 7, 7]])
+def test_labels_out_of_range(labels):
+    with pytest.raises(LabelError, match=f"from {min(labels)} to {max(labels)}, but 3 logits a row allow 0 to 2"):
+        ops.cross_entropy(clnn.zeros(4, 3), clnn.tensor(labels))
+    fixed = clnn.tensor(labels).copy_([0, 1, 2, 0])  # the range follows the contents
+    assert ops.cross_entropy(clnn.zeros(4, 3), fixed).item() == pytest.approx(np.log(3))
+    with pytest.raises(LabelError):
+        ops.cross_entropy(clnn.zeros(4, 3), clnn.tensor([0, 0, 0, 0]).copy_(labels).detach())
+
+
+def test_labels_computed_on_the_device_make_nan():
+    labels = clnn.tensor([0, 1]) + clnn.tensor([0, 4])
+    x = clnn.zeros(2, 3, requires_grad=True)
+    loss = ops.cross_entropy(x, labels, "none")
+    assert loss.numpy()[0] == pytest.approx(np.log(3)) and np.isnan(loss.numpy()[1])
+
+
+def test_what_does_not_fit():
+    x = clnn.zeros(4, 3)
+    for labels in (clnn.tensor([0, 1, 2]), clnn.tensor([[0], [1], [2], [0]]), clnn.tensor(1)):
+        with pytest.raises(ShapeError, match=r"logits \(N, C, ...\) and labels \(N, ...\), got \(4, 3\)"):
+            ops.cross_entropy(x, labels)
+    with pytest.raises(ShapeError, match=r"got \(3,\)"):
+        ops.cross_entropy(clnn.zeros(3), clnn.tensor(1))
+    with pytest.raises(DTypeError, match="labels must be integers, got float32"):
+        ops.cross_entropy(x, clnn.zeros(4))
+    for loss in (ops.mse_loss, ops.binary_cross_entropy_with_logits):
+        with pytest.raises(ShapeError, match=rf"{loss.__name__} .*\(4, 3\) and \(4,\)"):
+            loss(x, clnn.zeros(4))
+    for loss in (ops.cross_entropy, ops.mse_loss, ops.binary_cross_entropy_with_logits):
+        with pytest.raises(ValueError, match="'average'"):
+            loss(x, clnn.tensor([0, 1, 2, 0]) if loss is ops.cross_entropy else x, "average")
+
+
+def test_labels_on_another_device(device):
+    other = clnn.Device(device.cl_device)  # the same hardware, but with memory of its own
+    labels = clnn.tensor([0, 1], device=other)
+    with pytest.raises(DeviceError, match="different devices"):
+        ops.cross_entropy(clnn.zeros(2, 3), labels)
+    assert issubclass(DeviceError, ClnnError)
+    assert ops.cross_entropy(clnn.zeros(2, 3), labels.to(device)).item() == pytest.approx(np.log(3))
