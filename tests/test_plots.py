@@ -178,7 +178,7 @@ def test_mistakes_say_right_class_answer_and_probability():
     p = np.array([[0.1, 0.9], [0.75, 0.25], [0.6, 0.4]])
     figure = plots.mistakes(rng.random((3, 5, 5)), np.array([0, 1, 1]), p, ("cat", "dog"), columns=2)
     titles = [ax.get_title() for ax in figure.axes if ax.images]
-    assert titles == ["cat read as dog\n90%", "dog read as cat\n75%", "dog read as cat\n60%"]
+    assert titles == ["cat read as dog\n90.0%", "dog read as cat\n75.0%", "dog read as cat\n60.0%"]
 
 
 def test_answer_lists_the_most_probable_first():

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -231,7 +232,8 @@ def confusion(matrix, classes):
     ticks = range(len(classes))
     ax.set(xticks=ticks, yticks=ticks, xticklabels=classes, yticklabels=classes)
     ax.set(xlabel="what the net answered", ylabel="what the image shows")
-    figure.colorbar(image, ax=ax, label="number of mistakes", shrink=0.8)
+    ticks = MaxNLocator(6, integer=True, min_n_ticks=1)
+    figure.colorbar(image, ax=ax, label="number of mistakes", shrink=0.8, ticks=ticks)
     return figure
 
 
