@@ -264,7 +264,7 @@ def mistakes(images, labels, probabilities, classes, columns: int = 8):
     """Images with the right class, the answer given and its probability, for as many as there are."""
     answers = probabilities.argmax(1)
     titles = [
-        f"{classes[t]} read as {classes[a]}\n{p[a]:.0%}" for t, a, p in zip(labels, answers, probabilities, strict=True)
+        f"{classes[t]} read as {classes[a]}\n{p[a]:.1%}" for t, a, p in zip(labels, answers, probabilities, strict=True)
     ]
     figure = image_grid(images, titles, columns)
     for ax in figure.axes:
