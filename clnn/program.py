@@ -70,7 +70,10 @@ def _explain(device: Device, text: str, log: str, title: str) -> str:
         if found and 1 <= (row := int(found[1])) <= len(lines):
             caret = re.sub(r"[^\t]", " ", lines[row - 1][: int(found[2]) - 1]) + "^"
             complaints.append(f"line {row}: {found[3]}\n    {lines[row - 1]}\n    {caret}")
-    words = "\n".join(dict.fromkeys(complaints)) or log.strip()
+    complaints = list(dict.fromkeys(complaints))
+    words = "\n".join(complaints[:3]) or log.strip()
+    if len(complaints) > 3:
+        words += f"\nand {len(complaints) - 3} more"
     advice = ""
     if "unknown target CPU" in log:
         advice = (
