@@ -4,9 +4,10 @@ A kernel is named by its family (the file ``clnn/kernels/FAMILY.cl``), its own n
 file is compiled with. Each is compiled once per device and kept.
 """
 
+import math
 import re
 import warnings
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 import numpy as np
@@ -21,17 +22,39 @@ SCALARS = {
     "int": np.int32, "uint": np.uint32, "long": np.int64, "ulong": np.uint64,
     "float": np.float32, "double": np.float64, "int8": cl.cltypes.int8,
 }  # fmt: skip
-C_NAMES = {"float32": "float", "float64": "double", "int32": "int", "bool": "uchar"}
+C_NAMES = {np.dtype(t): name for t, name in zip("fdi?", ("float", "double", "int", "uchar"), strict=True)}
+
+
+@lru_cache(maxsize=8192)
+def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides, in elements, of a C-contiguous array."""
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))
+
+
+def wrap(owner, buffer, shape: tuple[int, ...], dtype) -> cl.array.Array:
+    """The pyopencl array of a buffer on the owner's queue (a Device or an array), C-contiguous from offset 0."""
+    size, itemsize = math.prod(shape), dtype.itemsize
+    strides = tuple(s * itemsize for s in strides_of(shape))
+    # The general constructor looks at everything again, which takes longer than a small kernel runs.
+    return cl.array.Array(
+        None, shape, dtype, data=buffer, strides=strides,
+        _fast=True, _size=size, _context=owner.context, _queue=owner.queue,
+    )  # fmt: skip
 
 
 def empty(device: Device, shape: tuple[int, ...], dtype=FLOAT32) -> cl.array.Array:
     """An array of the device's pool, C-contiguous from offset 0, its contents undefined."""
-    return cl.array.Array(device.queue, shape, dtype, allocator=device.allocate)
+    dtype = np.dtype(dtype)
+    return wrap(device, device.allocate(math.prod(shape) * dtype.itemsize), shape, dtype)
 
 
 def c_name(dtype) -> str:
     """The OpenCL C name of an element type that clnn's tensors have."""
-    return C_NAMES[np.dtype(dtype).name]
+    return C_NAMES[np.dtype(dtype)]
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -148,4 +171,4 @@ def copy_into(target: cl.array.Array, origin: cl.array.Array) -> None:
 
 def reshaped(array: cl.array.Array, shape: tuple[int, ...]) -> cl.array.Array:
     """The same memory seen with another shape of the same size."""
-    return cl.array.Array(array.queue, shape, array.dtype, data=array.base_data)
+    return wrap(array, array.base_data, shape, array.dtype)

@@ -1,12 +1,10 @@
 """Moving elements: reshape, transpose, broadcast, slices, rows by index, conversion."""
 
-from functools import lru_cache
-
 import numpy as np
 import pyopencl as cl
 
 from ..errors import ShapeError
-from ..program import c_name, copy_into, empty, fill, kernel, launch, reshaped, upload
+from ..program import c_name, copy_into, empty, fill, kernel, launch, reshaped, strides_of, upload
 from ..tensor import Function, Tensor, element_type, method
 
 MAX_DIMS = 8
@@ -15,16 +13,6 @@ MAX_DIMS = 8
 def padded(numbers) -> np.ndarray:
     """Up to 8 numbers as the kernel argument type int8, from the last dimension to the first."""
     return cl.cltypes.make_int8(*numbers[::-1], *[1] * (MAX_DIMS - len(numbers)))
-
-
-@lru_cache(maxsize=4096)
-def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides, in elements, of a C-contiguous array."""
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= n
-    return tuple(reversed(strides))
 
 
 def check_dims(shape) -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from ..program import c_name, empty, kernel, launch, reshaped
+from ..program import c_name, empty, kernel, launch, reshaped, strides_of
 from ..tensor import Function, Tensor, method
-from .copy import axis_of, gather, strides_of
+from .copy import axis_of, gather
 
 CHUNK = 256  # the longest run that one work-item adds up
 
