@@ -158,15 +158,26 @@ class HookHandle:
 
 
 class Sequential(Module):
-    """Modules one after another, named "0", "1", ..."""
+    """Modules one after another, named "0", "1", ...
+
+    A convolution whose activation is followed by max pooling is computed in the order convolution, pooling,
+    activation: the activations here never fall, so the largest element stays the largest. That leaves fewer
+    elements to activate, and on a CPU pools before anything is written. Modules with hooks are left as they stand.
+    """
 
     def __init__(self, *modules: Module):
         for i, module in enumerate(modules):
             setattr(self, str(i), module)
 
     def forward(self, x):
-        for module in self:
-            x = module(x)
+        modules = list(self)
+        while modules:
+            conv, activation, pool = (*modules[:3], None, None)[:3]
+            if _poolable(conv, activation, pool):
+                x = activation(conv.forward_pooled(x, pool.kernel_size))
+                del modules[:3]
+            else:
+                x = modules.pop(0)(x)
         return x
 
     def __iter__(self):
@@ -178,6 +189,15 @@ class Sequential(Module):
     def __getitem__(self, i):
         chosen = list(self)[i]
         return Sequential(*chosen) if isinstance(i, slice) else chosen
+
+
+def _poolable(conv, activation, pool) -> bool:
+    """Whether these are a convolution, an activation that never falls, and max pooling of windows side by side."""
+    if not (isinstance(conv, Conv2d) and isinstance(activation, ReLU | Tanh | Sigmoid) and isinstance(pool, MaxPool2d)):
+        return False
+    plain = isinstance(pool.kernel_size, int) and pool.stride == pool.kernel_size and not pool.ceil_mode
+    hooks = any(m.__dict__.get("_hooks") for m in (conv, activation, pool))
+    return plain and pool.padding in (0, (0, 0)) and pool.dilation in (1, (1, 1)) and not hooks
 
 
 class Linear(Module):
@@ -225,6 +245,11 @@ class Conv2d(Module):
 
     def forward(self, x):
         return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def forward_pooled(self, x, kernel_size: int):
+        """The result after max pooling by ``kernel_size``."""
+        settings = self.stride, self.padding, self.dilation, self.groups
+        return ops.conv2d_max_pool2d(x, self.weight, self.bias, *settings, kernel_size)
 
     def extra_repr(self):
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -3,7 +3,7 @@
 //
 //   pad_rows       rows with their zero border written out, so that no tap needs a test along x
 //   pack_filters   filters side by side, WIDTH at a time, in the order in which the tiles read them
-//   conv_tiles     the result (and, with turned filters, the gradient of the image)
+//   conv_tiles     the result, max pooled if wanted (and, with turned filters, the gradient of the image)
 //   pack_channels  the result's gradient, WIDTH filters side by side
 //   weight_tiles   the gradient of the filters: a tile of one row of taps by WIDTH filters
 //
@@ -20,6 +20,7 @@
 #define KW 3
 #define SX 1
 #define DX 1
+#define POOL 1
 #endif
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -54,62 +55,83 @@ __kernel void pack_filters(__global const REAL *w, __global REAL *out, int filte
     }
 }
 
-// x[N][C][H][PW] with padded rows; filters packed by pack_filters; y[N][F][OH][OW]
+// x[N][C][H][PW] with padded rows; filters packed by pack_filters; y[N][F][OH / POOL][OW / POOL]
+//
+// With POOL > 1 the largest of each POOL x POOL window is taken before anything is written; `winner` gets its place
+// in the plane. A tile is POOL rows high.
 __kernel void conv_tiles(
     __global const REAL *x, __global const REAL *packed, __global const REAL *bias, __global REAL *y,
-    int C, int H, int PW, int F, int OH, int OW, int groups, int KH, int sy, int py, int dy)
+    __global int *winner, int C, int H, int PW, int F, int OH, int OW, int groups, int KH, int sy, int py, int dy)
 {
-    int tiles = (OW + TILE - 1) / TILE, oy = get_global_id(0) / tiles, ox = get_global_id(0) % tiles * TILE;
+    int QH = OH / POOL, QW = OW / POOL, tiles = (QW * POOL + TILE - 1) / TILE;
+    int qy = get_global_id(0) / tiles, ox = get_global_id(0) % tiles * TILE;
     int block = get_global_id(1), n = get_global_id(2) / groups, group = get_global_id(2) % groups;
     int channels = C / groups, filters = F / groups;
     x += (size_t)(n * C + group * channels) * H * PW + ox * SX;
     packed += (size_t)(group * (int)get_global_size(1) + block) * channels * KH * KW * WIDTH;
 
-    VECTOR sum[TILE][VECTORS];
+    VECTOR sum[POOL][TILE][VECTORS];
 #pragma unroll
-    for (int p = 0; p < TILE; p++)
-#pragma unroll
-        for (int v = 0; v < VECTORS; v++)
-            sum[p][v] = (VECTOR)(0);
-
-    for (int c = 0; c < channels; c++, x += H * PW)
-        for (int ky = 0; ky < KH; ky++) {
-            int iy = oy * sy - py + ky * dy;
-            if (iy < 0 || iy >= H) {  // a row of zeros
-                packed += KW * WIDTH;
-                continue;
-            }
-            __global const REAL *row = x + iy * PW;
-#pragma unroll
-            for (int kx = 0; kx < KW; kx++, packed += WIDTH) {
-                VECTOR w[VECTORS];
-#pragma unroll
-                for (int v = 0; v < VECTORS; v++)
-                    w[v] = *(__global const VECTOR *)(packed + v * V);
-#pragma unroll
-                for (int p = 0; p < TILE; p++) {
-                    REAL pixel = row[p * SX + kx * DX];
-#pragma unroll
-                    for (int v = 0; v < VECTORS; v++)
-                        sum[p][v] += pixel * w[v];
-                }
-            }
-        }
-
-    REAL out[TILE][WIDTH] __attribute__((aligned(64)));
-#pragma unroll
-    for (int p = 0; p < TILE; p++)
-#pragma unroll
-        for (int v = 0; v < VECTORS; v++)
-            *(VECTOR *)&out[p][v * V] = sum[p][v];
-    int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH, first = group * filters + block * WIDTH;
-    y += ((size_t)(n * F + first) * OH + oy) * OW + ox;
-    for (int f = 0; f < count; f++, y += OH * OW) {
-        REAL b = bias ? bias[first + f] : 0;
+    for (int r = 0; r < POOL; r++)
 #pragma unroll
         for (int p = 0; p < TILE; p++)
-            if (ox + p < OW)
-                y[p] = out[p][f] + b;
+#pragma unroll
+            for (int v = 0; v < VECTORS; v++)
+                sum[r][p][v] = (VECTOR)(0);
+
+    for (int c = 0; c < channels; c++, x += H * PW)
+        for (int ky = 0; ky < KH; ky++, packed += KW * WIDTH)
+#pragma unroll
+            for (int r = 0; r < POOL; r++) {
+                int iy = (qy * POOL + r) * sy - py + ky * dy;
+                if (iy < 0 || iy >= H) continue;
+                __global const REAL *row = x + iy * PW;
+#pragma unroll
+                for (int kx = 0; kx < KW; kx++) {
+                    VECTOR w[VECTORS];
+#pragma unroll
+                    for (int v = 0; v < VECTORS; v++)
+                        w[v] = *(__global const VECTOR *)(packed + kx * WIDTH + v * V);
+#pragma unroll
+                    for (int p = 0; p < TILE; p++) {
+                        REAL pixel = row[p * SX + kx * DX];
+#pragma unroll
+                        for (int v = 0; v < VECTORS; v++)
+                            sum[r][p][v] += pixel * w[v];
+                    }
+                }
+            }
+
+    REAL out[POOL * TILE][WIDTH] __attribute__((aligned(64)));
+#pragma unroll
+    for (int r = 0; r < POOL; r++)
+#pragma unroll
+        for (int p = 0; p < TILE; p++)
+#pragma unroll
+            for (int v = 0; v < VECTORS; v++)
+                *(VECTOR *)&out[r * TILE + p][v * V] = sum[r][p][v];
+    int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH, first = group * filters + block * WIDTH;
+    size_t to = ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
+    for (int f = 0; f < count; f++, to += QH * QW) {
+        REAL b = bias ? bias[first + f] : 0;
+#pragma unroll
+        for (int q = 0; q < TILE / POOL; q++) {
+            if (ox / POOL + q >= QW) continue;
+            int place = qy * POOL * OW + ox + q * POOL, at = place;
+            REAL top = out[q * POOL][f];
+#pragma unroll
+            for (int r = 0; r < POOL; r++)
+#pragma unroll
+                for (int p = 0; p < POOL; p++) {
+                    REAL v = out[r * TILE + q * POOL + p][f];
+                    bool wins = v > top || v != v;
+                    top = wins ? v : top;
+                    at = wins ? place + r * OW + p : at;
+                }
+            y[to + q] = top + b;
+            if (POOL > 1)
+                winner[to + q] = at;
+        }
     }
 }
 

@@ -104,6 +104,7 @@ class Tiling:
     KW: int
     SX: int
     DX: int
+    POOL: int = 1
 
     def kernel(self, device, name):
         return kernel(device, "conv_tiles", name, **vars(self))
@@ -115,42 +116,42 @@ class Tiling:
 
 
 @lru_cache(maxsize=1024)
-def tiling(device, dtype, geo: Geometry) -> Tiling:
+def tiling(device, dtype, geo: Geometry, pool: int = 1) -> Tiling:
     """The tile that wastes least at the edges and waits least for memory."""
-    v, filters, most = vector_width(device, dtype), geo.F // geo.groups, accumulators(device)
+    v, filters, most = vector_width(device, dtype), geo.F // geo.groups, accumulators(device) // pool
+    wide = geo.OW // pool * pool
 
     def cost(vectors, tile):
-        return -(-filters // (v * vectors)) * -(-geo.OW // tile) * tile_cost(tile, vectors)
+        return -(-filters // (v * vectors)) * -(-wide // tile) * tile_cost(tile * pool, vectors)
 
-    shapes = [(vectors, tile) for vectors in (4, 3, 2, 1) for tile in range(most // vectors, 0, -1)]
+    shapes = [(vectors, tile) for vectors in (4, 3, 2, 1) for tile in range(most // vectors // pool * pool, 0, -pool)]
     vectors, tile = min(shapes, key=lambda shape: cost(*shape))
-    return Tiling(c_name(dtype), v, vectors, tile, geo.KW, geo.sx, geo.dx)
+    return Tiling(c_name(dtype), v, vectors, tile, geo.KW, geo.sx, geo.dx, pool)
 
 
-def padded_rows(device, x, geo, tile=1):
-    """x with its rows' borders written out, wide enough for tiles of ``tile`` positions; x itself if it is so."""
-    wide = (round_up(geo.OW, tile) - 1) * geo.sx + geo.dx * (geo.KW - 1) + 1
+def padded_rows(device, x, geo, tiles, tile=None):
+    """x with its rows' borders written out, wide enough for whole tiles; x itself if it is so already."""
+    wide = (round_up(geo.OW // tiles.POOL * tiles.POOL, tile or tiles.TILE) - 1) * geo.sx + geo.dx * (geo.KW - 1) + 1
     if geo.px == 0 and wide <= geo.W:
         return x
     wide = max(wide, geo.W + geo.px)
     out = empty(device, (*x.shape[:3], wide), x.dtype)
     rows = x.size // geo.W
-    knl = tiling(device, x.dtype, geo).kernel(device, "pad_rows")
-    launch(device, knl, (rows,), (16,), x, out, rows, geo.W, wide, geo.px)
+    launch(device, tiles.kernel(device, "pad_rows"), (rows,), (16,), x, out, rows, geo.W, wide, geo.px)
     return out
 
 
-def forward_tiles(device, x, w, bias, geo, out):
-    """y tile by tile, straight from the images."""
-    tiles, groups, filters = tiling(device, x.dtype, geo), geo.groups, geo.F // geo.groups
+def forward_tiles(device, x, w, bias, geo, out, pool=1, winner=None):
+    """y tile by tile, straight from the images; with ``pool`` the largest of each window, its place in ``winner``."""
+    tiles, groups, filters = tiling(device, x.dtype, geo, pool), geo.groups, geo.F // geo.groups
     blocks = -(-filters // tiles.width)
     packed = empty(device, (groups * blocks * geo.taps * tiles.width,), w.dtype)
     pack = tiles.kernel(device, "pack_filters")
     launch(device, pack, (geo.taps, blocks, groups), (16, 1, 1), w, packed, filters, geo.taps)
-    rows = padded_rows(device, x, geo, tiles.TILE)
-    size = (geo.OH * -(-geo.OW // tiles.TILE), blocks, x.shape[0] * groups)
+    rows = padded_rows(device, x, geo, tiles)
+    size = (geo.OH // pool * -(-(geo.OW // pool * pool) // tiles.TILE), blocks, x.shape[0] * groups)
     launch(
-        device, tiles.kernel(device, "conv_tiles"), size, (1, 1, 1), rows, packed, bias, out,
+        device, tiles.kernel(device, "conv_tiles"), size, (1, 1, 1), rows, packed, bias, out, winner,
         geo.C, geo.H, rows.shape[3], geo.F, geo.OH, geo.OW, groups, geo.KH, geo.sy, geo.py, geo.dy,
     )  # fmt: skip
 
@@ -214,7 +215,7 @@ def backward_weight_tiles(device, x, g, geo, out):
     packed = empty(device, (count * groups * blocks * positions * tiles.width,), g.dtype)
     size = (-(-positions // 16), blocks, count * groups)
     launch(device, tiles.kernel(device, "pack_channels"), size, (1, 1, 1), g, packed, filters, positions)
-    rows = padded_rows(device, x, geo)
+    rows = padded_rows(device, x, geo, tiles, tile=1)
     strips = geo.C // groups * geo.KH
     parts = min(count, -(-4 * device.cores // (strips * blocks * groups)))
     share = -(-count // parts)
@@ -247,14 +248,19 @@ class Conv2dFunction(Function):
         return forward(self.device, x, w, bias, self.geo)
 
     def backward(self, grad):
-        dx = dw = db = None
+        db = None
+        if len(self.needs) > 2 and self.needs[2]:
+            db = reduce_axes(self.device, "sum", grad, (0, 2, 3), out=self.grad_array(2))
+        return (*self.backward_product(grad), db)[: len(self.needs)]
+
+    def backward_product(self, grad):
+        """The gradients of image and filters."""
+        dx = dw = None
         if self.needs[0]:
             dx = backward_data(self.device, grad, self.w, self.geo, out=self.grad_array(0))
         if self.needs[1]:
             dw = backward_weight(self.device, self.x, grad, self.geo, out=self.grad_array(1))
-        if len(self.needs) > 2 and self.needs[2]:
-            db = reduce_axes(self.device, "sum", grad, (0, 2, 3), out=self.grad_array(2))
-        return (dx, dw, db)[: len(self.needs)]
+        return dx, dw
 
 
 def conv2d(
@@ -272,11 +278,16 @@ def conv2d(
     OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1. Raises ShapeError or DTypeError if they do not fit.
     """
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
+    return Conv2dFunction(geo)(*checked(input, weight, bias))
+
+
+def checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+    """The tensors of a convolution that are there. Raises ShapeError or DTypeError where they do not fit."""
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"the bias must have shape {weight.shape[:1]}, got {bias.shape}")
     if input.dtype != weight.dtype:
         raise DTypeError(f"the input is {input.dtype.name}, the weight {weight.dtype.name}: convert with astype")
-    return Conv2dFunction(geo)(input, weight, *(() if bias is None else (bias,)))
+    return [t for t in (input, weight, bias) if t is not None]
 
 
 def geometry(x_shape, w_shape, stride=1, padding=0, dilation=1, groups=1) -> Geometry:

@@ -7,7 +7,8 @@ import numpy as np
 from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor
-from .conv import pair
+from .conv import Conv2dFunction, Geometry, checked, conv2d, forward_tiles, geometry, pair
+from .reduce import reduce_axes
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Windows:
     OW: int
     k: tuple[int, int]
     s: tuple[int, int]
-    p: tuple[int, int]
-    d: tuple[int, int]
+    p: tuple[int, int] = (0, 0)
+    d: tuple[int, int] = (1, 1)
 
     @property
     def inside(self) -> bool:
@@ -64,6 +65,15 @@ class Pool(Function):
         planes = args[0].shape[0] * args[0].shape[1]
         self.windows.launch(self.device, name, grid, planes, *args)
 
+    def spread(self, grad, winner):
+        """The gradient of max pooling: each window's goes to the place of its largest."""
+        dx = self.gradient(grad)
+        if self.windows.apart:
+            self.run("max_pool_backward_apart", grad.shape[2:], grad, winner, dx)
+        else:
+            self.run("max_pool_backward", dx.shape[2:], grad, winner, dx)
+        return dx
+
 
 class MaxPool(Pool):
     """The largest of each window; the gradient goes to the place where it stood."""
@@ -75,12 +85,35 @@ class MaxPool(Pool):
         return y
 
     def backward(self, grad):
-        dx = self.gradient(grad)
-        if self.windows.apart:
-            self.run("max_pool_backward_apart", grad.shape[2:], grad, self.winner, dx)
-        else:
-            self.run("max_pool_backward", dx.shape[2:], grad, self.winner, dx)
-        return (dx,)
+        return (self.spread(grad, self.winner),)
+
+
+class ConvMaxPool(Pool, Conv2dFunction):
+    """Convolution and max pooling of windows side by side in one launch: the unpooled result is never written."""
+
+    def __init__(self, geo: Geometry, pool: int):
+        Pool.__init__(self, Windows(geo.OH, geo.OW, geo.OH // pool, geo.OW // pool, (pool, pool), (pool, pool)))
+        self.geo, self.pool = geo, pool
+
+    def forward(self, x, w, bias=None):
+        self.x, self.w, sizes = x, w, (x.shape[0], self.geo.F, self.windows.OH, self.windows.OW)
+        y, self.winner = empty(self.device, sizes, x.dtype), empty(self.device, sizes, np.dtype(np.int32))
+        forward_tiles(self.device, x, w, bias, self.geo, y, self.pool, self.winner)
+        return y
+
+    def backward(self, grad):
+        db = None
+        if len(self.needs) > 2 and self.needs[2]:  # the pooled gradients add up to the same and are fewer
+            db = reduce_axes(self.device, "sum", grad, (0, 2, 3), out=self.grad_array(2))
+        return (*self.backward_product(self.spread(grad, self.winner)), db)[: len(self.needs)]
+
+
+def conv2d_max_pool2d(input, weight, bias, stride, padding, dilation, groups, kernel_size: int) -> Tensor:
+    """``max_pool2d(conv2d(...), kernel_size)``; on a CPU in one launch. Raises ShapeError if it does not fit."""
+    geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
+    if input.device.kind != "CPU" or kernel_size > min(4, geo.OH, geo.OW):  # larger windows do not fit the registers
+        return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups), kernel_size)
+    return ConvMaxPool(geo, kernel_size)(*checked(input, weight, bias))
 
 
 class AvgPool(Pool):
