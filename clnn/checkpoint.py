@@ -1,5 +1,6 @@
 """Weights and checkpoints in files: safetensors, never pickle, written whole or not at all."""
 
+import glob
 import os
 from pathlib import Path
 
@@ -17,8 +18,10 @@ def save(state_dict, path, metadata: dict[str, str] | None = None) -> None:
     The file appears complete or not at all: it is written under a temporary name, then renamed.
     """
     path = Path(path)
-    arrays = {k: np.ascontiguousarray(v.numpy() if isinstance(v, Tensor) else v) for k, v in state_dict.items()}
+    arrays = {k: np.asarray(v.numpy() if isinstance(v, Tensor) else v, order="C") for k, v in state_dict.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # by a process that was killed
+        left.unlink(missing_ok=True)
     try:
         with open(temporary, "wb") as file:
             file.write(to_bytes(arrays, metadata))

