@@ -191,7 +191,6 @@ def test_what_does_not_fit():
         linear(np.zeros((2, 3), np.float32), weight)
 
 
-@pytest.mark.xfail(reason="the bias's type is not checked")
 def test_the_bias_has_the_weight_s_type(device):
     other = np.float64 if device.fp64 else np.int32
     with pytest.raises(DTypeError, match=f"{np.dtype(other)}"):

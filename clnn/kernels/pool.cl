@@ -29,8 +29,8 @@ __kernel void max_pool(__global const REAL *x, __global REAL *y, __global int *w
     y += (size_t)row * OW;
     winner += (size_t)row * OW;
     for (int ox = from; ox < from + span && ox < OW; ox++) {
-        REAL top = 0;
-        int at = -1;
+        REAL top = -INFINITY;
+        int at = -1;  // stays so where a dilated window steps over a small image
 #pragma unroll
         for (int ky = 0; ky < KH; ky++)
 #pragma unroll
@@ -89,7 +89,8 @@ __kernel void max_pool_backward_apart(__global const REAL *g, __global const int
     for (int i = top * W; i < bottom * W; i++)
         dx[i] = 0;
     for (int ox = 0; ox < OW; ox++)
-        dx[winner[ox]] = g[ox];
+        if (winner[ox] >= 0)
+            dx[winner[ox]] = g[ox];
 }
 
 // How many elements a window's mean divides by: those of the window cut to the padded image, or to the image.

@@ -8,11 +8,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..errors import DTypeError, ShapeError
+from ..errors import ShapeError
 from ..program import c_name, empty, fill, kernel, launch, round_up
 from ..tensor import Function, Tensor
 from .copy import scatter
-from .gemm import accumulators, columns, multiply_panels, tile_cost, vector_width
+from .gemm import accumulators, columns, multiply_panels, operands, tile_cost, vector_width
 from .reduce import reduce_axes, reduce_run
 
 PACK = (32, 1, 1)  # work-group of the packing kernels
@@ -20,8 +20,8 @@ PANEL_BYTES = 16 * 2**20  # the unfolded images of one pass: bounds the memory, 
 
 
 def pair(value, name: str) -> tuple[int, int]:
-    """An int or a pair of ints as a pair."""
-    both = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    """An int or a pair of ints as a pair. Raises ShapeError for anything else."""
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(both) != 2 or not all(isinstance(v, int | np.integer) for v in both):
         raise ShapeError(f"{name} must be an integer or a pair of them, got {value!r}")
     return both
@@ -278,16 +278,7 @@ def conv2d(
     OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1. Raises ShapeError or DTypeError if they do not fit.
     """
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
-    return Conv2dFunction(geo)(*checked(input, weight, bias))
-
-
-def checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
-    """The tensors of a convolution that are there. Raises ShapeError or DTypeError where they do not fit."""
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"the bias must have shape {weight.shape[:1]}, got {bias.shape}")
-    if input.dtype != weight.dtype:
-        raise DTypeError(f"the input is {input.dtype.name}, the weight {weight.dtype.name}: convert with astype")
-    return [t for t in (input, weight, bias) if t is not None]
+    return Conv2dFunction(geo)(*operands(input, weight, bias))
 
 
 def geometry(x_shape, w_shape, stride=1, padding=0, dilation=1, groups=1) -> Geometry:

@@ -163,6 +163,19 @@ class LinearFunction(Function):
         return (dx, dw, db)[: len(self.needs)]
 
 
+def operands(input: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+    """Input, weight and, if there is one, bias of a layer. Raises ShapeError or DTypeError where they differ."""
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"the bias must have shape {weight.shape[:1]}, got {bias.shape}")
+    given = [t for t in (input, weight, bias) if t is not None]
+    if len({t.dtype for t in given}) > 1:
+        kinds = ", the ".join(
+            f"{n} {t.dtype.name}" for n, t in zip(("input is", "weight", "bias"), given, strict=False)
+        )
+        raise DTypeError(f"the {kinds}: convert with astype")
+    return given
+
+
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input W^T + bias for input (..., in), weight (out, in) and bias (out,): a fully connected layer.
 
@@ -172,11 +185,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ShapeError(
             f"a weight of shape {weight.shape} needs an input (..., {weight.shape[-1]}), got {input.shape}"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"the bias must have shape {weight.shape[:1]}, got {bias.shape}")
-    if input.dtype != weight.dtype:
-        raise DTypeError(f"the input is {input.dtype.name}, the weight {weight.dtype.name}: convert with astype")
-    given = (weight,) if bias is None else (weight, bias)
+    _, *given = operands(input, weight, bias)
     if input.ndim == 2:
         return LinearFunction()(input, *given)
     rows = LinearFunction()(input.reshape(-1, input.shape[-1]), *given)

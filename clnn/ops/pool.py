@@ -7,7 +7,8 @@ import numpy as np
 from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor
-from .conv import Conv2dFunction, Geometry, checked, conv2d, forward_tiles, geometry, pair
+from .conv import Conv2dFunction, Geometry, conv2d, forward_tiles, geometry, pair
+from .gemm import operands
 from .reduce import reduce_axes
 
 
@@ -113,7 +114,7 @@ def conv2d_max_pool2d(input, weight, bias, stride, padding, dilation, groups, ke
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
     if input.device.kind != "CPU" or kernel_size > min(4, geo.OH, geo.OW):  # larger windows do not fit the registers
         return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups), kernel_size)
-    return ConvMaxPool(geo, kernel_size)(*checked(input, weight, bias))
+    return ConvMaxPool(geo, kernel_size)(*operands(input, weight, bias))
 
 
 class AvgPool(Pool):
@@ -144,7 +145,7 @@ def pooled_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
 
 
 def windows_of(name, shape, kernel_size, stride, padding, dilation, ceil_mode) -> Windows:
-    """The checked sizes of a pooling. Raises ShapeError that says what does not fit."""
+    """The check_operands sizes of a pooling. Raises ShapeError that says what does not fit."""
     if len(shape) != 4:
         raise ShapeError(f"{name} needs images as (N, C, H, W), got shape {shape}")
     k = pair(kernel_size, "kernel_size")
