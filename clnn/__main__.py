@@ -3,12 +3,7 @@
 import argparse
 import sys
 
-from . import __version__, doctor
-
-try:
-    from . import train
-except ImportError:
-    train = None
+from . import __version__, doctor, train
 from .errors import ClnnError
 
 
@@ -18,8 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"clnn {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     doctor.add_parser(subparsers)
-    if train:
-        train.add_parser(subparsers)
+    train.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
         return args.func(args) or 0
