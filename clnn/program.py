@@ -6,6 +6,7 @@ file is compiled with. Each is compiled once per device and kept.
 
 import math
 import re
+import time
 import warnings
 from functools import cache, lru_cache
 from importlib import resources
@@ -23,6 +24,8 @@ SCALARS = {
     "float": np.float32, "double": np.float64, "int8": cl.cltypes.int8,
 }  # fmt: skip
 C_NAMES = {np.dtype(t): name for t, name in zip("fdi?", ("float", "double", "int", "uchar"), strict=True)}
+
+MOST_UPLOADS = 32  # copies to the device that may be under way
 
 
 @lru_cache(maxsize=8192)
@@ -78,9 +81,20 @@ def build(device: Device, text: str, options: tuple[str, ...] = (), title: str =
         # Some implementations write a log for every build; it matters only when the build fails.
         warnings.simplefilter("ignore", cl.CompilerWarning)
         try:
-            return cl.Program(device.context, text).build(options=list(options))
+            program = cl.Program(device.context, text).build(options=list(options))
+            if not _knows_arguments(program):  # Intel's CPU runtime, when the binary came from pyopencl's cache
+                program = cl.Program(device.context, text).build(options=list(options), cache_dir=False)
+            return program
         except cl.RuntimeError as error:
             raise KernelCompileError(_explain(device, text, str(error), title)) from None
+
+
+def _knows_arguments(program: cl.Program) -> bool:
+    try:
+        program.all_kernels()[0].get_arg_info(0, cl.kernel_arg_info.TYPE_NAME)
+    except cl.RuntimeError:
+        return False
+    return True
 
 
 def _explain(device: Device, text: str, log: str, title: str) -> str:
@@ -116,6 +130,7 @@ def kernel(device: Device, family: str, name: str, **defines) -> cl.Kernel:
         program = build(device, text, options, title=f"clnn/kernels/{family}.cl")
         for each in program.all_kernels():
             declare_scalars(each)
+            each.family = family
             device.kernels[(family, each.function_name, *defines.items())] = each
         found = device.kernels.get(key)
         if found is None:
@@ -131,18 +146,26 @@ def declare_scalars(knl: cl.Kernel) -> None:
     )
 
 
-def launch(device: Device, knl: cl.Kernel, size: tuple[int, ...], local: tuple[int, ...], *args) -> None:
+# What an open profile is told of each command: recorder(event, queue, kernel or name, global size, local size, flops,
+# bytes). None where no profile is open.
+recorder = None
+
+
+def launch(
+    device: Device, knl: cl.Kernel, size: tuple[int, ...], local: tuple[int, ...], *args, flops=None, nbytes=None
+) -> None:
     """Enqueue a kernel over at least ``size`` work-items in groups of ``local``, without waiting for it.
 
     Sizes are rounded up to whole groups, so kernels guard their bounds. Arrays among the arguments are
-    passed as their buffers.
+    passed as their buffers. For profiles, ``flops`` says how many arithmetic operations the work takes (a function
+    such as exp counts as one), ``nbytes`` how many bytes must be read and written; left out, each array once.
     """
-    knl(
-        device.queue,
-        tuple(-(-s // g) * g for s, g in zip(size, local, strict=True)),
-        local,
-        *[a.base_data if isinstance(a, cl.array.Array) else a for a in args],
-    )
+    size = tuple(-(-s // g) * g for s, g in zip(size, local, strict=True))
+    event = knl(device.queue, size, local, *[a.base_data if isinstance(a, cl.array.Array) else a for a in args])
+    if recorder is not None:
+        if nbytes is None:
+            nbytes = sum(a.nbytes for a in args if isinstance(a, cl.array.Array))
+        recorder(event, device.queue, knl, size, local, flops, nbytes)
 
 
 def upload(device: Device, host: np.ndarray) -> cl.array.Array:
@@ -152,21 +175,31 @@ def upload(device: Device, host: np.ndarray) -> cl.array.Array:
     event = cl.enqueue_copy(device.queue, array.base_data, host, is_blocking=False)
     uploads = device.uploads
     uploads.append(event)  # dropping an event of an unfinished upload would wait for it
-    while uploads and uploads[0].command_execution_status == cl.command_execution_status.COMPLETE:
+    while uploads and uploads[0].command_execution_status <= cl.command_execution_status.COMPLETE:
         uploads.popleft()
+    while len(uploads) > MOST_UPLOADS:  # the host is far ahead of the device: what waits there fills the memory
+        time.sleep(1e-3)
+        if uploads[0].command_execution_status <= cl.command_execution_status.COMPLETE:
+            uploads.popleft()
+    if recorder is not None:
+        recorder(event, device.queue, "upload", (), (), None, array.nbytes)
     return array
 
 
 def fill(array: cl.array.Array, value) -> cl.array.Array:
     """Set every element of an array to a number."""
     pattern = np.asarray(value, array.dtype)
-    cl.enqueue_fill_buffer(array.queue, array.base_data, pattern, 0, array.nbytes)
+    event = cl.enqueue_fill_buffer(array.queue, array.base_data, pattern, 0, array.nbytes)
+    if recorder is not None:
+        recorder(event, array.queue, "fill", (), (), None, array.nbytes)
     return array
 
 
 def copy_into(target: cl.array.Array, origin: cl.array.Array) -> None:
     """Copy one array's contents into another of the same size and type, on the device."""
-    cl.enqueue_copy(target.queue, target.base_data, origin.base_data, byte_count=target.nbytes)
+    event = cl.enqueue_copy(target.queue, target.base_data, origin.base_data, byte_count=target.nbytes)
+    if recorder is not None:
+        recorder(event, target.queue, "copy", (), (), None, 2 * target.nbytes)
 
 
 def reshaped(array: cl.array.Array, shape: tuple[int, ...]) -> cl.array.Array:
