@@ -43,13 +43,6 @@ static inline int offset(int i, int dims, const int *shape, const int *strides)
         REAL x = xs[i];                                                                      \
         out[i] = RESULT;                                                                     \
     }                                                                                        \
-    __kernel void number_##NAME(REAL x, __global const REAL *ys, __global OUT *out, int n)   \
-    {                                                                                        \
-        int i = get_global_id(0);                                                            \
-        if (i >= n) return;                                                                  \
-        REAL y = ys[i];                                                                      \
-        out[i] = RESULT;                                                                     \
-    }                                                                                        \
     __kernel void NAME##_broadcast(                                                          \
         __global const REAL *xs, __global const REAL *ys, __global OUT *out, int n,          \
         int dims, int8 shape, int8 x_strides, int8 y_strides)                                \
@@ -61,7 +54,16 @@ static inline int offset(int i, int dims, const int *shape, const int *strides)
         out[i] = RESULT;                                                                     \
     }
 
-#define BINARY(NAME, RESULT) BINARY_TO(REAL, NAME, RESULT)
+// A comparison does without number_NAME: Python asks `2 < x` as `x > 2`.
+#define BINARY(NAME, RESULT)                                                                 \
+    BINARY_TO(REAL, NAME, RESULT)                                                            \
+    __kernel void number_##NAME(REAL x, __global const REAL *ys, __global REAL *out, int n)  \
+    {                                                                                        \
+        int i = get_global_id(0);                                                            \
+        if (i >= n) return;                                                                  \
+        REAL y = ys[i];                                                                      \
+        out[i] = RESULT;                                                                     \
+    }
 #define COMPARE(NAME, RESULT) BINARY_TO(uchar, NAME, RESULT)
 
 BINARY(add, x + y)
