@@ -193,9 +193,10 @@ class Sequential(Module):
 
 def _poolable(conv, activation, pool) -> bool:
     """Whether these are a convolution, an activation that never falls, and max pooling of windows side by side."""
-    if not (isinstance(conv, Conv2d) and isinstance(activation, ReLU | Tanh | Sigmoid) and isinstance(pool, MaxPool2d)):
+    # Not isinstance: a subclass may compute something else.
+    if not (type(conv) is Conv2d and type(activation) in (ReLU, Tanh, Sigmoid) and type(pool) is MaxPool2d):
         return False
-    plain = isinstance(pool.kernel_size, int) and pool.stride == pool.kernel_size and not pool.ceil_mode
+    plain = type(pool.kernel_size) is int and pool.stride == pool.kernel_size > 1 and not pool.ceil_mode
     hooks = any(m.__dict__.get("_hooks") for m in (conv, activation, pool))
     return plain and pool.padding in (0, (0, 0)) and pool.dilation in (1, (1, 1)) and not hooks
 
