@@ -1,6 +1,7 @@
 """clnn: deep learning, and the kernels under it, on any OpenCL device."""
 
 from . import data, modules, ops, optim
+from .ceilings import ceilings
 from .checkpoint import load, save
 from .device import Device, device, devices, synchronize, use_device
 from .errors import (
@@ -17,6 +18,7 @@ from .errors import (
     ShapeError,
     StateDictError,
 )  # fmt: skip
+from .profiler import profile
 from .summary import summary
 from .tensor import (
     Tensor,
@@ -39,7 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointError", "ClnnError", "DTypeError", "DataError", "Device", "DeviceError", "DeviceMemoryError",
     "GraphError", "KernelCompileError", "LabelError", "NonFiniteLossError", "ShapeError", "StateDictError", "Tensor",
-    "Trainer", "arange", "data", "device", "devices", "evaluate", "full", "is_grad_enabled", "load", "manual_seed",
-    "modules", "no_grad", "ones", "ones_like", "ops", "optim", "rand", "randn", "save", "sgd", "summary",
-    "synchronize", "tensor", "use_device", "zeros", "zeros_like",
+    "Trainer", "arange", "ceilings", "data", "device", "devices", "evaluate", "full", "is_grad_enabled", "load",
+    "manual_seed", "modules", "no_grad", "ones", "ones_like", "ops", "optim", "profile", "rand", "randn", "save", "sgd",
+    "summary", "synchronize", "tensor", "use_device", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -150,13 +150,16 @@ class SGD(Optimizer):
         flat.collect()
         knl = kernel(flat.device, "optim", "sgd", REAL=c_name(flat.dtype))
         settings = [real(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")]
+        moving = group["momentum"] != 0
+        flops = 4 + moving * 3 + bool(group["nesterov"]) * 2  # for each number
         has_grad = [p.grad is not None for p in flat.parameters]
         for start, end, first in flat.runs(lambda i: not block.moving[i] if has_grad[i] else None):
             launch(
                 flat.device, knl, (end - start,), (256,), flat.values, flat.grads, block.velocity, start, end,
-                *settings, int(group["nesterov"]), int(first),
+                *settings, int(group["nesterov"]), int(first), flops=flops * (end - start),
+                nbytes=(3 + moving * 2) * (end - start) * flat.dtype.itemsize,
             )  # fmt: skip
-        if group["momentum"] != 0:
+        if moving:
             block.moving = [moved or has for moved, has in zip(block.moving, has_grad, strict=True)]
 
     def state_dict(self) -> dict:

@@ -7,6 +7,12 @@ from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor, method
 from .elementwise import GROUP, as_real, binary
 
+# Arithmetic operations for each element: of the definition, however a kernel computes a function such as exp
+FLOPS = {
+    "relu": 1, "relu_backward": 1, "tanh_": 1, "tanh_backward": 3, "sigmoid": 4, "sigmoid_backward": 3, "softplus": 5,
+    "softmax": 5, "softmax_backward": 4, "log_softmax": 6, "log_softmax_backward": 4,
+}  # fmt: skip
+
 
 def _kernel(device, name, dtype):
     double = {"DOUBLE": 1} if dtype == np.float64 else {}
@@ -15,7 +21,7 @@ def _kernel(device, name, dtype):
 
 def _apply(device, name, x):
     y = empty(device, x.shape, x.dtype)
-    launch(device, _kernel(device, name, x.dtype), (x.size,), GROUP, x, y, x.size)
+    launch(device, _kernel(device, name, x.dtype), (x.size,), GROUP, x, y, x.size, flops=FLOPS[name] * x.size)
     return y
 
 
@@ -31,7 +37,8 @@ class Activation(Function):
     def backward(self, grad):
         out = empty(self.device, grad.shape, grad.dtype)
         knl = _kernel(self.device, self.backward_name, grad.dtype)
-        launch(self.device, knl, (grad.size,), GROUP, self.y, grad, out, grad.size)
+        flops = FLOPS[self.backward_name] * grad.size
+        launch(self.device, knl, (grad.size,), GROUP, self.y, grad, out, grad.size, flops=flops)
         return (out,)
 
 
@@ -91,7 +98,7 @@ class RowFunction(Function):
         x = arrays[0]
         out, n = empty(self.device, x.shape, x.dtype), x.shape[-1]
         knl = kernel(self.device, "softmax", name, REAL=c_name(x.dtype))
-        launch(self.device, knl, (x.size // n,), (8,), *arrays, out, x.size // n, n)
+        launch(self.device, knl, (x.size // n,), (8,), *arrays, out, x.size // n, n, flops=FLOPS[name] * x.size)
         return out
 
     def forward(self, x):

@@ -25,14 +25,20 @@ def gather(device, x, shape, strides, start=0, dtype=None):
     check_dims(shape)
     out = empty(device, shape, dtype or x.dtype)
     knl = kernel(device, "copy", "gather_view", FROM=c_name(x.dtype), TO=c_name(out.dtype))
-    launch(device, knl, (out.size,), (256,), x, out, out.size, start, len(shape), padded(shape), padded(strides))
+    launch(
+        device, knl, (out.size,), (256,), x, out, out.size, start, len(shape), padded(shape), padded(strides),
+        nbytes=min(out.size, x.size) * x.dtype.itemsize + out.nbytes,
+    )  # fmt: skip
     return out
 
 
 def scatter(device, x, out, strides, start=0):
     """Write array x into a view of array ``out`` whose elements are all different."""
     knl = kernel(device, "copy", "scatter_view", FROM=c_name(x.dtype), TO=c_name(out.dtype))
-    launch(device, knl, (x.size,), (256,), x, out, x.size, start, x.ndim, padded(x.shape), padded(strides))
+    launch(
+        device, knl, (x.size,), (256,), x, out, x.size, start, x.ndim, padded(x.shape), padded(strides),
+        nbytes=x.size * (x.dtype.itemsize + out.dtype.itemsize),
+    )  # fmt: skip
     return out
 
 
@@ -216,7 +222,8 @@ class TakeRows(Function):
         out = empty(self.device, self.rows.shape + x.shape[1:], x.dtype)
         knl = kernel(self.device, "copy", "take_rows", FROM=c_name(x.dtype), TO=c_name(x.dtype))
         index = upload(self.device, self.rows)
-        launch(self.device, knl, (out.size,), (256,), x, index, out, self.rows.size, self.width)
+        nbytes = 2 * out.nbytes + index.nbytes  # of x only the rows that are taken
+        launch(self.device, knl, (out.size,), (256,), x, index, out, self.rows.size, self.width, nbytes=nbytes)
         return out
 
     def backward(self, grad):
@@ -226,7 +233,9 @@ class TakeRows(Function):
         out = empty(self.device, self.former, grad.dtype)
         knl = kernel(self.device, "copy", "add_rows", FROM=c_name(grad.dtype), TO=c_name(grad.dtype))
         order, first = upload(self.device, order), upload(self.device, first)
-        launch(self.device, knl, (out.size,), (256,), grad, order, first, out, self.former[0], self.width)
+        launch(
+            self.device, knl, (out.size,), (256,), grad, order, first, out, self.former[0], self.width, flops=grad.size
+        )
         return (out,)
 
 

@@ -18,7 +18,7 @@ class DropoutFunction(Function):
         knl = kernel(self.device, "dropout", "dropout", REAL=c_name(x.dtype))
         limit = min(int(self.p * 2**32), 2**32)
         scale = 1 / (1 - self.p) if self.p < 1 else 0.0
-        launch(self.device, knl, (x.size,), (256,), x, out, x.size, self.key, limit, scale)
+        launch(self.device, knl, (x.size,), (256,), x, out, x.size, self.key, limit, scale, flops=x.size)
         return out
 
     def backward(self, grad):

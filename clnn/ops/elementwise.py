@@ -22,7 +22,7 @@ def elementwise_kernel(device, name, dtype):
 def unary(device, name, x):
     """One of the one-array kernels of elementwise.cl."""
     out = empty(device, x.shape, x.dtype)
-    launch(device, elementwise_kernel(device, name, x.dtype), (x.size,), GROUP, x, out, x.size)
+    launch(device, elementwise_kernel(device, name, x.dtype), (x.size,), GROUP, x, out, x.size, flops=x.size)
     return out
 
 
@@ -57,7 +57,8 @@ def binary(device, name, x, y, out=None, dtype=None):
         shape, extra = _broadcast_plan(x.shape, y.shape)
         name, kind = f"{name}_broadcast", x.dtype
     out = empty(device, shape, dtype or kind) if out is None else out
-    launch(device, elementwise_kernel(device, name, kind), (out.size,), GROUP, x, y, out, out.size, *extra)
+    knl = elementwise_kernel(device, name, kind)
+    launch(device, knl, (out.size,), GROUP, x, y, out, out.size, *extra, flops=out.size)
     return out
 
 

@@ -81,9 +81,11 @@ def multiply_panels(
         bias, bias_strides = zero_of(device, out.dtype), (1, 0, 0, 0)
     rows = tile_rows(device, m)
     size = (-(-m // rows), -(-n // columns(device, out.dtype)), batch)
+    moved = a_strides[1] * blocks * m * k + panels.size + bias.size + (1 + accumulate) * batch * m * n
     launch(
         device, gemm_kernel(device, "gemm_panels", out.dtype, rows), size, (1, 1, 1), a, *a_strides, panels,
-        bias, *bias_strides, out, start, m * n, m, n, k, blocks, int(accumulate),
+        bias, *bias_strides, out, start, m * n, m, n, k, blocks, int(accumulate), flops=2 * batch * m * n * k * blocks,
+        nbytes=moved * out.dtype.itemsize,
     )  # fmt: skip
 
 
@@ -93,7 +95,10 @@ def gemm_plain(device, a, b, m, n, k, *, ta=False, tb=False, batch=1):
     a_row, a_col = (1, m) if ta else (k, 1)
     b_row, b_col = (1, k) if tb else (n, 1)
     knl = gemm_kernel(device, "gemm_plain", a.dtype)
-    launch(device, knl, (n, m, batch), (16, 1, 1), a, m * k, a_row, a_col, b, k * n, b_row, b_col, out, m, n, k)
+    launch(
+        device, knl, (n, m, batch), (16, 1, 1), a, m * k, a_row, a_col, b, k * n, b_row, b_col, out, m, n, k,
+        flops=2 * batch * m * n * k,
+    )  # fmt: skip
     return out
 
 

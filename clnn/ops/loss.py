@@ -20,7 +20,7 @@ class CrossEntropy(Function):
         rows, n = x.shape
         loss, self.slope = empty(self.device, (rows,), x.dtype), empty(self.device, x.shape, x.dtype)
         knl = kernel(self.device, "softmax", "cross_entropy", REAL=c_name(x.dtype))
-        launch(self.device, knl, (rows,), (8,), x, labels, loss, self.slope, rows, n)
+        launch(self.device, knl, (rows,), (8,), x, labels, loss, self.slope, rows, n, flops=8 * rows * n)
         if self.reduction == "none":
             return loss
         total = reduce_axes(self.device, "sum", loss, (0,))
@@ -31,7 +31,9 @@ class CrossEntropy(Function):
         out = empty(self.device, (rows, n), grad.dtype)
         knl = kernel(self.device, "softmax", "scale_rows", REAL=c_name(grad.dtype))
         scale, one_each = 1 / rows if self.reduction == "mean" else 1.0, int(self.reduction == "none")
-        launch(self.device, knl, (rows * n,), GROUP, self.slope, grad, out, one_each, scale, rows, n)
+        launch(
+            self.device, knl, (rows * n,), GROUP, self.slope, grad, out, one_each, scale, rows, n, flops=2 * out.size
+        )
         return out, None
 
 

@@ -18,7 +18,10 @@ def reduce_run(device, name, x, outer, n, inner, out=None):
         last = chunks == 1
         result = out if last and out is not None else empty(device, (outer * chunks * inner,), x.dtype)
         local = (64, 1, 1) if inner > 1 else (1, 1, 1)
-        launch(device, knl, (inner, chunks, outer), local, x, result, outer, n, inner, -(-n // chunks))
+        launch(
+            device, knl, (inner, chunks, outer), local, x, result, outer, n, inner, -(-n // chunks),
+            flops=outer * (n - chunks) * inner,
+        )  # fmt: skip
         if last:
             return result
         x, n = result, chunks
@@ -176,5 +179,6 @@ def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     shape = (*before, *[1 for _ in axes], *after) if keepdim else before + after
     out = empty(x.device, shape, np.dtype(np.int32))
     knl = kernel(x.device, "reduce", "argmax", REAL=c_name(x.dtype))
-    launch(x.device, knl, (inner, outer), (1, 64), x.array, out, outer, x.size // (outer * inner), inner)
+    n = x.size // (outer * inner)
+    launch(x.device, knl, (inner, outer), (1, 64), x.array, out, outer, n, inner, flops=outer * (n - 1) * inner)
     return Tensor(out, x.device)
