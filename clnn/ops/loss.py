@@ -6,35 +6,61 @@ from ..errors import DTypeError, LabelError, ShapeError
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor, tensor
 from .activation import softplus
-from .elementwise import GROUP, as_real, binary
+from .elementwise import GROUP, as_real, binary, match, unary
 from .reduce import reduce_axes
 
 
-class CrossEntropy(Function):
-    """The loss of each row and, in the same pass, its gradient; averaged, summed or left apart."""
+class Loss(Function):
+    """A loss of each row, averaged, summed or left apart, whose gradient by row i is ``slope[i] * factor``."""
+
+    factor = 1.0
 
     def __init__(self, reduction: str):
         self.reduction = reduction
+
+    def reduced(self, loss):
+        """What forward returns, from the losses of the rows."""
+        self.rows = loss.size
+        if self.reduction == "none":
+            return loss
+        total = reduce_axes(self.device, "sum", loss, tuple(range(loss.ndim)))
+        return total if self.reduction == "sum" else binary(self.device, "mul", total, 1 / self.rows)
+
+    def backward(self, grad):
+        out, n = empty(self.device, self.slope.shape, grad.dtype), self.slope.size // self.rows
+        knl = kernel(self.device, "softmax", "scale_rows", REAL=c_name(grad.dtype))
+        scale = self.factor / self.rows if self.reduction == "mean" else self.factor
+        one_each = int(self.reduction == "none")
+        launch(
+            self.device, knl, (out.size,), GROUP, self.slope, grad, out, one_each, scale, self.rows, n,
+            flops=2 * out.size,
+        )  # fmt: skip
+        return out, None
+
+
+class CrossEntropy(Loss):
+    """-log softmax at the label; the kernel computes the gradient in the same pass."""
 
     def forward(self, x, labels):
         rows, n = x.shape
         loss, self.slope = empty(self.device, (rows,), x.dtype), empty(self.device, x.shape, x.dtype)
         knl = kernel(self.device, "softmax", "cross_entropy", REAL=c_name(x.dtype))
         launch(self.device, knl, (rows,), (8,), x, labels, loss, self.slope, rows, n, flops=8 * rows * n)
-        if self.reduction == "none":
-            return loss
-        total = reduce_axes(self.device, "sum", loss, (0,))
-        return total if self.reduction == "sum" else binary(self.device, "mul", total, 1 / rows)
+        return self.reduced(loss)
+
+
+class SquaredError(Loss):
+    """(x - target)^2 element by element; its slope is the difference, times 2."""
+
+    factor = 2.0
+
+    def forward(self, x, target):
+        self.slope = binary(self.device, "sub", x, target)
+        return self.reduced(binary(self.device, "mul", self.slope, self.slope))
 
     def backward(self, grad):
-        rows, n = self.slope.shape
-        out = empty(self.device, (rows, n), grad.dtype)
-        knl = kernel(self.device, "softmax", "scale_rows", REAL=c_name(grad.dtype))
-        scale, one_each = 1 / rows if self.reduction == "mean" else 1.0, int(self.reduction == "none")
-        launch(
-            self.device, knl, (rows * n,), GROUP, self.slope, grad, out, one_each, scale, rows, n, flops=2 * out.size
-        )
-        return out, None
+        dx, _ = super().backward(grad)
+        return dx, unary(self.device, "neg", dx) if self.needs[1] else None
 
 
 def _check_reduction(reduction: str) -> None:
@@ -70,11 +96,6 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
-def _reduced(loss: Tensor, reduction: str) -> Tensor:
-    _check_reduction(reduction)
-    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
-
-
 def _on_device(target, input: Tensor) -> Tensor:
     """Targets given as a NumPy array or a list, beside the input."""
     return target if isinstance(target, Tensor) else tensor(target, device=input.device)
@@ -89,11 +110,14 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(input - target)^2, averaged, summed or element by element. Raises ShapeError for different shapes."""
     target = _on_device(target, input)
     _check_same("mse_loss", input, target)
-    return _reduced((input - target) ** 2, reduction)
+    _check_reduction(reduction)
+    return SquaredError(reduction)(*match(input, target, real=True))
 
 
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) for logits x and targets t in [0, 1], without overflow."""
     target = _on_device(target, input)
     _check_same("binary_cross_entropy_with_logits", input, target)
-    return _reduced(softplus(input) - input * target, reduction)
+    _check_reduction(reduction)
+    loss = softplus(input) - input * target
+    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
