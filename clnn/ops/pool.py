@@ -112,7 +112,7 @@ class ConvMaxPool(Pool, Conv2dFunction):
 def conv2d_max_pool2d(input, weight, bias, stride, padding, dilation, groups, kernel_size: int) -> Tensor:
     """``max_pool2d(conv2d(...), kernel_size)``; on a CPU in one launch. Raises ShapeError if it does not fit."""
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
-    if input.device.kind != "CPU" or kernel_size > min(4, geo.OH, geo.OW):  # larger windows do not fit the registers
+    if weight.device.kind != "CPU" or kernel_size > min(4, geo.OH, geo.OW):  # larger windows do not fit the registers
         return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups), kernel_size)
     return ConvMaxPool(geo, kernel_size)(*operands(input, weight, bias))
 
