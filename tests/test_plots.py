@@ -132,6 +132,15 @@ def test_lines():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
 
 
+def test_network_names_layers_and_shapes(device):
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 4))
+    (ax,) = plots.network(clnn.summary(net, (1, 1, 8, 8))).axes
+    above, below = ([t.get_text() for t in ax.texts if (t.get_position()[1] > 0) == up] for up in (True, False))
+    assert above == ["input", "Conv2d\nTanh", "MaxPool2d", "Flatten", "Linear"]
+    assert below == ["1 map\n8 x 8", "3 maps\n6 x 6", "3 maps\n3 x 3", "27\nnumbers", "4\nnumbers"]
+    assert len(ax.patches) == 1 + 3 + 3 + 1 + 1
+
+
 def test_cost_bars_are_shares_of_the_whole(device):
     net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 6 * 6, 4))
     figure = plots.cost_bars(clnn.summary(net, (1, 1, 8, 8)))

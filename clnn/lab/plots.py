@@ -195,6 +195,38 @@ def lines(x, curves: dict, xlabel: str, ylabel: str, title: str = ""):
     return figure
 
 
+def network(summary):
+    """What flows between the layers of a net, from ``clnn.summary``: stacks of maps, or bars where it is flat.
+
+    A layer that keeps the shape, such as Tanh, is named together with the one before it.
+    """
+    stages = [["input", summary.input_shape]]
+    for row in summary.layers:
+        if row.output_shape == stages[-1][1]:
+            stages[-1][0] += f"\n{row.kind}"
+        else:
+            stages.append([row.kind, row.output_shape])
+    figure, ax = plt.subplots(figsize=(WIDTH, 2.5))
+    for x, (name, (_, count, *size)) in enumerate(stages):
+        _stage(ax, 1.25 * x, count, size, summary.input_shape[-1])
+        ax.text(1.25 * x, 0.85, name, ha="center", va="bottom", size=9)
+        numbers = f"{count} map{'s' * (count > 1)}\n{size[0]} x {size[1]}" if size else f"{count}\nnumbers"
+        ax.text(1.25 * x, -0.75, numbers, ha="center", va="top", size=9)
+    ax.set(xlim=(-0.7, 1.25 * len(stages) - 0.5), ylim=(-1.3, 1.5), aspect="equal")
+    ax.axis("off")
+    return figure
+
+
+def _stage(ax, x, count, size, largest):
+    """Up to six squares behind one another, or a bar as high as the logarithm of the count."""
+    drawn = min(count, 6) if size else 1
+    height, width = (1.1 * n / largest for n in size) if size else (0.4 * np.log10(count), 0.12)
+    for k in reversed(range(drawn)):
+        shift = 0.05 * (k - (drawn - 1) / 2)
+        corner = (x + shift - width / 2, shift - height / 2)
+        ax.add_patch(Rectangle(corner, width, height, facecolor="#CFE6F5", edgecolor=BLUE))
+
+
 def cost_bars(summary):
     """Each layer's share of a net's parameters and multiply-adds, from ``clnn.summary``; layers with none left out."""
     rows = [row for row in summary.layers if row.parameters or row.multiply_adds]
