@@ -131,9 +131,11 @@ def _keep(device: Device, found: Ceilings) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({**_read(), _key(device): asdict(found)}, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        text = json.dumps({**_read(), _key(device): asdict(found)}, indent=1)
+        try:
+            temporary.write_text(text + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         warnings.warn(f"{path} cannot be written ({error}): the ceilings will be measured again", stacklevel=3)
-    finally:
-        temporary.unlink(missing_ok=True)

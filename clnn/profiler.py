@@ -273,7 +273,7 @@ def _name_points(ax, rows) -> None:
         while any(abs(at - other) < 1.2 * size and left < end and start < right for start, end, other in taken):
             at += 1
         taken.append((left, right, at))
-        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6} if at - y > size else None
+        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "relpos": (0, 0.5)} if at - y > size else None
         ax.annotate(
             row.kernel, (row.intensity, row.gflops), (away, at - y), textcoords="offset points", va="center", size=size,
             arrowprops=line, bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0}, zorder=4,
