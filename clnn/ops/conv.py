@@ -52,9 +52,13 @@ class Geometry:
         """Products summed for one element of the result."""
         return self.C // self.groups * self.KH * self.KW
 
-    def launch(self, device, name, dtype, size, local, *args):
+    def flops(self, count: int) -> int:
+        """Multiplications and additions for ``count`` images."""
+        return 2 * count * self.F * self.OH * self.OW * self.taps
+
+    def launch(self, device, name, dtype, size, local, *args, **work):
         knl = kernel(device, "conv", name, REAL=c_name(dtype), COLUMNS=columns(device, dtype))
-        launch(device, knl, size, local, *args, *astuple(self))
+        launch(device, knl, size, local, *args, *astuple(self), **work)
 
     def transposed(self) -> "Geometry":
         """The convolution that computes this one's gradient by the image, from gradients ``stride`` apart."""
@@ -73,7 +77,8 @@ def images_at_once(count: int, floats_per_image: int, itemsize: int) -> range:
 def forward_plain(device, x, w, bias, geo):
     """y by the definition, one work-item an element."""
     y = empty(device, (x.shape[0], geo.F, geo.OH, geo.OW), x.dtype)
-    geo.launch(device, "conv_forward", x.dtype, (geo.OH * geo.OW, geo.F, x.shape[0]), (16, 1, 1), x, w, bias, y)
+    size = (geo.OH * geo.OW, geo.F, x.shape[0])
+    geo.launch(device, "conv_forward", x.dtype, size, (16, 1, 1), x, w, bias, y, flops=geo.flops(x.shape[0]))
     return y
 
 
@@ -86,7 +91,8 @@ def forward_unfolded(device, x, w, bias, geo, out):
     for first in starts:
         batch = min(starts.step, count - first) * geo.groups
         panels = empty(device, (batch * panels_each * k * width,), x.dtype)
-        geo.launch(device, "pack_windows", x.dtype, (k, panels_each, batch), PACK, x, panels, first)
+        moved = x.nbytes * batch // (count * geo.groups) + panels.nbytes
+        geo.launch(device, "pack_windows", x.dtype, (k, panels_each, batch), PACK, x, panels, first, nbytes=moved)
         multiply_panels(
             device, w, panels, out, filters, positions, k, batch=batch, a_strides=(0, geo.groups, filters * k, 0, k, 1),
             bias=bias, bias_strides=(geo.groups, filters, 1, 0), start=first * geo.F * positions,
@@ -153,6 +159,7 @@ def forward_tiles(device, x, w, bias, geo, out, pool=1, winner=None):
     launch(
         device, tiles.kernel(device, "conv_tiles"), size, (1, 1, 1), rows, packed, bias, out, winner,
         geo.C, geo.H, rows.shape[3], geo.F, geo.OH, geo.OW, groups, geo.KH, geo.sy, geo.py, geo.dy,
+        flops=2 * x.shape[0] * geo.F * geo.taps * (geo.OH // pool) * (geo.OW // pool) * pool**2,
     )  # fmt: skip
 
 
@@ -168,7 +175,7 @@ def backward_data_plain(device, g, w, geo):
     """The gradient by the image, by the definition."""
     dx = empty(device, (g.shape[0], geo.C, geo.H, geo.W), g.dtype)
     size = (geo.H * geo.W, geo.C, g.shape[0])
-    geo.launch(device, "conv_backward_data", g.dtype, size, (16, 1, 1), g, w, dx)
+    geo.launch(device, "conv_backward_data", g.dtype, size, (16, 1, 1), g, w, dx, flops=geo.flops(g.shape[0]))
     return dx
 
 
@@ -187,7 +194,18 @@ def backward_data(device, g, w, geo, out=None):
 def backward_weight_plain(device, x, g, geo):
     """The gradient by the filters, by the definition."""
     dw = empty(device, (geo.F, geo.C // geo.groups, geo.KH, geo.KW), x.dtype)
-    geo.launch(device, "conv_backward_weight", x.dtype, (geo.taps, geo.F), (16, 1), x, g, dw, x.shape[0])
+    geo.launch(
+        device,
+        "conv_backward_weight",
+        x.dtype,
+        (geo.taps, geo.F),
+        (16, 1),
+        x,
+        g,
+        dw,
+        x.shape[0],
+        flops=geo.flops(x.shape[0]),
+    )
     return dw
 
 
@@ -201,7 +219,8 @@ def backward_weight_unfolded(device, x, g, geo, out):
         images = min(starts.step, count - first)
         panels = empty(device, (geo.groups * images * panels_each * positions * width,), x.dtype)
         size = (positions, panels_each, geo.groups * images)
-        geo.launch(device, "pack_windows_t", x.dtype, size, PACK, x, panels, first, images)
+        moved = x.nbytes * images // count + panels.nbytes
+        geo.launch(device, "pack_windows_t", x.dtype, size, PACK, x, panels, first, images, nbytes=moved)
         multiply_panels(
             device, g, panels, out, filters, geo.taps, positions, batch=geo.groups, blocks=images,
             a_strides=(first * each, geo.groups, filters * positions, each, positions, 1), accumulate=first > 0,
@@ -224,6 +243,7 @@ def backward_weight_tiles(device, x, g, geo, out):
     launch(
         device, tiles.kernel(device, "weight_tiles"), (strips, blocks, groups * parts), (1, 1, 1), rows, packed, result,
         count, geo.C, geo.H, rows.shape[3], geo.F, geo.OH, geo.OW, groups, geo.KH, geo.sy, geo.py, geo.dy, share,
+        flops=geo.flops(count),
     )  # fmt: skip
     if parts > 1:
         reduce_run(device, "sum", result, 1, parts, out.size, out)

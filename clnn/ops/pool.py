@@ -47,7 +47,8 @@ class Windows:
         rows, wide = grid
         span, local = (wide, (1, 16)) if device.kind == "CPU" else (1, (16, 8))
         size = (-(-wide // span), planes * rows)
-        launch(device, knl, size, local, *args, planes, self.H, self.W, self.OH, self.OW, *self.p, span)
+        flops = None if name.endswith("apart") else planes * self.OH * self.OW * KH * KW  # comparisons or sums
+        launch(device, knl, size, local, *args, planes, self.H, self.W, self.OH, self.OW, *self.p, span, flops=flops)
 
 
 class Pool(Function):

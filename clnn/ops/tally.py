@@ -15,4 +15,4 @@ def tally(loss_sum: Tensor, hits: Tensor, loss: Tensor, weight: float, output: T
     inner = int(np.prod(output.shape[2:]))
     knl = kernel(output.device, "tally", "tally", REAL=c_name(output.dtype))
     arrays = [t.array for t in (output, labels, loss, loss_sum, hits)]
-    launch(output.device, knl, (64,), (64,), *arrays, len(output), output.shape[1], inner, weight)
+    launch(output.device, knl, (64,), (64,), *arrays, len(output), output.shape[1], inner, weight, flops=output.size)
