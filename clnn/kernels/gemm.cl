@@ -1,11 +1,14 @@
 // Matrix product C = A B (+ bias), for float and, with -DREAL=double, for double.
 //
 //   gemm_plain    one work-item, one element of C: the definition, for reading and for checking the others
-//   gemm_pack     copies B into panels of 2 V columns, so that the inner loop below reads memory in order
-//   gemm_panels   one work-item, one tile of ROWS x 2 V elements of C, held in registers
+//   gemm_pack     copies B into panels of COLUMNS columns, so that the inner loop below reads memory in order
+//   gemm_panels   for CPUs: one work-item, one tile of ROWS x 2 V elements of C, held in registers
+//   gemm_groups   for GPUs: one work-group, one tile of ROWS x 64 elements, its operands in local memory
 //
-// Why the last is fast: each value of A that it loads is used 2 V times and each of B ROWS times, so the
+// Why gemm_panels is fast: each value of A that it loads is used 2 V times and each of B ROWS times, so the
 // arithmetic units wait for memory far less; V is the length of the device's vectors.
+// Why gemm_groups is fast: its 256 work-items fetch each element from memory once for all of them, neighbours next
+// to each other, and each then computes ROWS / 16 x 4 elements of C from local memory.
 //
 // Element (i, j) of a matrix stands at i * row + j * col: swapping the two strides transposes it.
 
@@ -19,7 +22,9 @@
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 #define VECTOR JOIN(REAL, V)
+#ifndef COLUMNS
 #define COLUMNS (2 * V)
+#endif
 
 __kernel void gemm_plain(
     __global const REAL *a, int a_batch, int a_row, int a_col,
@@ -95,3 +100,60 @@ __kernel void gemm_panels(
             }
     }
 }
+
+#if COLUMNS == 64
+#define DEEP 16        // steps of k between two exchanges
+#define EACH (ROWS / 16)  // rows of C that a work-item computes
+#define VECTOR4 JOIN(REAL, 4)
+
+// The same product and arguments; work-groups of 16 x 16, (0) along the columns, (1) along the rows.
+__kernel __attribute__((reqd_work_group_size(16, 16, 1))) void gemm_groups(
+    __global const REAL *a, int a_start, int a_batches, int a_batch, int a_block, int a_row, int a_col,
+    __global const REAL *panels,
+    __global const REAL *bias, int bias_batches, int bias_batch, int bias_row, int bias_col,
+    __global REAL *c, int c_start, int c_batch,
+    int M, int N, int K, int blocks, int accumulate)
+{
+    __local REAL left[DEEP][ROWS + 1];  // + 1: neighbours in a column then lie in different memory banks
+    __local REAL right[DEEP][COLUMNS] __attribute__((aligned(32)));
+    int tx = get_local_id(0), ty = get_local_id(1), me = ty * 16 + tx;
+    int panel = get_group_id(0), i0 = get_group_id(1) * ROWS, batch = get_global_id(2);
+    int j0 = panel * COLUMNS + tx * 4;
+    a += a_start + (batch % a_batches) * a_batch;
+    panels += (size_t)(batch * (int)get_num_groups(0) + panel) * blocks * K * COLUMNS;
+
+    VECTOR4 sum[EACH];
+    for (int e = 0; e < EACH; e++)
+        sum[e] = (VECTOR4)(0);
+    for (int block = 0; block < blocks; block++, a += a_block, panels += K * COLUMNS)
+        for (int k0 = 0; k0 < K; k0 += DEEP) {
+            for (int t = me; t < ROWS * DEEP; t += 256) {
+                // Neighbouring work-items follow the direction in which A's elements are neighbours.
+                int r = a_col == 1 ? t / DEEP : t % ROWS, d = a_col == 1 ? t % DEEP : t / ROWS;
+                left[d][r] = i0 + r < M && k0 + d < K ? a[(i0 + r) * a_row + (k0 + d) * a_col] : 0;
+            }
+            for (int t = me; t < DEEP * COLUMNS; t += 256)
+                right[t / COLUMNS][t % COLUMNS] = k0 + t / COLUMNS < K ? panels[k0 * COLUMNS + t] : 0;
+            barrier(CLK_LOCAL_MEM_FENCE);  // all have written before any reads
+#pragma unroll
+            for (int d = 0; d < DEEP; d++) {
+                VECTOR4 b = *(__local const VECTOR4 *)&right[d][tx * 4];
+#pragma unroll
+                for (int e = 0; e < EACH; e++)
+                    sum[e] += left[d][ty + e * 16] * b;
+            }
+            barrier(CLK_LOCAL_MEM_FENCE);  // all have read before any writes again
+        }
+    c += c_start + batch * c_batch;
+    bias += (batch % bias_batches) * bias_batch;
+    for (int e = 0; e < EACH; e++) {
+        int i = i0 + ty + e * 16;
+        REAL out[4] = {sum[e].x, sum[e].y, sum[e].z, sum[e].w};
+        for (int j = 0; j < 4; j++)
+            if (i < M && j0 + j < N) {
+                REAL base = accumulate ? c[i * N + j0 + j] : bias[i * bias_row + (j0 + j) * bias_col];
+                c[i * N + j0 + j] = base + out[j];
+            }
+    }
+}
+#endif

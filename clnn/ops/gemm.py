@@ -39,12 +39,13 @@ def zero_of(device, dtype):
 
 
 def columns(device, dtype) -> int:
-    """The width of a panel: two vectors."""
-    return 2 * vector_width(device, dtype)
+    """The width of a panel: two vectors of a CPU, four numbers for each of 16 work-items of a GPU."""
+    return 2 * vector_width(device, dtype) if device.kind == "CPU" else 64
 
 
-def gemm_kernel(device, name, dtype, rows=4):
-    return kernel(device, "gemm", name, REAL=c_name(dtype), V=vector_width(device, dtype), ROWS=rows)
+def gemm_kernel(device, name, dtype, rows=16):
+    width = {"V": vector_width(device, dtype), "COLUMNS": columns(device, dtype)}
+    return kernel(device, "gemm", name, REAL=c_name(dtype), ROWS=rows, **width)
 
 
 def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, out=None):
@@ -79,12 +80,16 @@ def multiply_panels(
     """
     if bias is None:
         bias, bias_strides = zero_of(device, out.dtype), (1, 0, 0, 0)
-    rows = tile_rows(device, m)
-    size = (-(-m // rows), -(-n // columns(device, out.dtype)), batch)
+    if device.kind == "CPU":
+        name, rows, local = "gemm_panels", tile_rows(device, m), (1, 1, 1)
+        size = (-(-m // rows), -(-n // columns(device, out.dtype)), batch)
+    else:
+        name, rows, local = "gemm_groups", 64 if m > 32 else 32, (16, 16, 1)
+        size = (-(-n // 64) * 16, -(-m // rows) * 16, batch)
     moved = a_strides[1] * blocks * m * k + panels.size + bias.size + (1 + accumulate) * batch * m * n
     launch(
-        device, gemm_kernel(device, "gemm_panels", out.dtype, rows), size, (1, 1, 1), a, *a_strides, panels,
-        bias, *bias_strides, out, start, m * n, m, n, k, blocks, int(accumulate), flops=2 * batch * m * n * k * blocks,
+        device, gemm_kernel(device, name, out.dtype, rows), size, local, a, *a_strides, panels, bias, *bias_strides,
+        out, start, m * n, m, n, k, blocks, int(accumulate), flops=2 * batch * m * n * k * blocks,
         nbytes=moved * out.dtype.itemsize,
     )  # fmt: skip
 
