@@ -139,7 +139,7 @@ def test_windows_that_see_no_pixel(form, stride):
 
 
 @pytest.mark.parametrize("pool", [
-    pytest.param(1, marks=pytest.mark.xfail(run=False, reason="conv_tiles writes no winner for POOL 1")), 2, 3, 4, 5,
+    1, 2, 3, 4, 5,
 ])  # fmt: skip
 @given(
     count=st.integers(1, 3), groups=st.sampled_from([1, 1, 2]), channels=st.integers(1, 3),
@@ -168,10 +168,7 @@ def test_convolution_and_pooling(form, pool, count, groups, channels, filters, h
             assert_close(got, want, 2e-6 if dtype == np.float32 else 1e-13, "in one launch")
 
 
-@pytest.mark.parametrize("vector_bytes, pool", [
-    *[(v, p) for v in (16, 32, 64) for p in (2, 3)], (64, 4),
-    *[pytest.param(v, 4, marks=pytest.mark.xfail(reason="tiling() finds no tile for 12 registers")) for v in (16, 32)],
-])  # fmt: skip
+@pytest.mark.parametrize("vector_bytes, pool", [(v, p) for v in (16, 32, 64) for p in (2, 3, 4)])
 def test_convolution_and_pooling_in_every_width_of_vectors(device, monkeypatch, vector_bytes, pool):
     monkeypatch.setattr(device, "kind", "CPU")
     monkeypatch.setattr(device, "vector_bytes", vector_bytes)
@@ -181,6 +178,24 @@ def test_convolution_and_pooling_in_every_width_of_vectors(device, monkeypatch, 
     got = conv2d_max_pool2d(x, w, b, 1, 0, 1, 1, pool)
     conv.tiling.cache_clear()
     assert_close(got.numpy(), max_pool2d(conv2d(x, w, b), pool).numpy(), 1e-6, "in one launch")
+
+
+@pytest.mark.parametrize("pool", [2, 3])
+def test_ties_in_convolution_and_pooling(form, pool):
+    """A flat image: the first place of each window gets the gradient."""
+    w = clnn.tensor(numbers(generator(5), 2, 1, 3, 3))
+    found = []
+    for pooled_ in (True, False):
+        t = clnn.ones(1, 1, 11, 14, requires_grad=True)
+        y = conv2d_max_pool2d(t, w, None, 1, 0, 1, 1, pool) if pooled_ else max_pool2d(conv2d(t, w), pool)
+        y.sum().backward()
+        found.append(t.grad.numpy())
+    want = np.zeros((1, 1, 11, 14))
+    for i in range(9 // pool):
+        for j in range(12 // pool):
+            want[0, 0, i * pool : i * pool + 3, j * pool : j * pool + 3] += w.numpy().sum((0, 1))
+    for got in found:
+        assert_close(got, want, 1e-6, "gradient")
 
 
 def test_nan_in_convolution_and_pooling(form):

@@ -8,7 +8,7 @@ from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor
 from .conv import Conv2dFunction, Geometry, conv2d, forward_tiles, geometry, pair
-from .gemm import operands
+from .gemm import accumulators, operands
 from .reduce import reduce_axes
 
 
@@ -113,7 +113,8 @@ class ConvMaxPool(Pool, Conv2dFunction):
 def conv2d_max_pool2d(input, weight, bias, stride, padding, dilation, groups, kernel_size: int) -> Tensor:
     """``max_pool2d(conv2d(...), kernel_size)``; on a CPU in one launch. Raises ShapeError if it does not fit."""
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
-    if weight.device.kind != "CPU" or kernel_size > min(4, geo.OH, geo.OW):  # larger windows do not fit the registers
+    fits = 1 < kernel_size <= min(geo.OH, geo.OW) and kernel_size**2 <= accumulators(weight.device)  # in registers
+    if weight.device.kind != "CPU" or not fits:
         return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups), kernel_size)
     return ConvMaxPool(geo, kernel_size)(*operands(input, weight, bias))
 
