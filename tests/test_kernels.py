@@ -1,0 +1,212 @@
+"""No kernel without a test: each family's exercise must launch every kernel that its file compiles to.
+
+An exercise compares with NumPy, so a kernel counts only where its result was looked at. The families' own test
+modules go over many more shapes and settings.
+"""
+
+import operator
+import re
+from importlib import resources
+
+import numpy as np
+import pytest
+from helpers import assert_close, check, distinct, generator, numbers, positive
+from scipy import special
+
+import clnn
+from clnn import ops, optim, program
+from clnn.ops import ceiling, conv, gemm, tally
+
+SOURCES = {
+    file.name.removesuffix(".cl") for file in resources.files("clnn.kernels").iterdir() if file.name.endswith(".cl")
+}
+
+
+def activation(rng):
+    check(ops.relu, lambda x: np.maximum(x, 0), distinct(rng, 3, 5))
+    check(ops.tanh, np.tanh, numbers(rng, 3, 5))
+    check(ops.sigmoid, special.expit, numbers(rng, 3, 5))
+    check(ops.softplus, lambda x: np.logaddexp(0, x), numbers(rng, 3, 5))
+
+
+def ceiling_(rng):
+    device = clnn.device()
+    groups, items = ceiling.workers(device)
+    x = rng.uniform(1, 2, (items, ceiling.CHAINS, ceiling.lanes(device))).astype(np.float32)
+    got = ceiling.multiply_add(device, clnn.tensor(x).array, 0.5, 0.25, 3).get()
+    want = x.astype(float) / 8 + 0.25 * (1 + 1 / 2 + 1 / 4)
+    assert_close(got, np.broadcast_to(want.sum(1), got.shape), 1e-6, "multiply_add")
+    b, c = rng.standard_normal((2, 3 * groups * items * ceiling.lanes(device)), dtype=np.float32)
+    a, *sides = [clnn.tensor(v).array for v in (np.zeros_like(b), b, c)]
+    ceiling.triad(device, a, *sides, 1.5)
+    assert_close(a.get(), b + 1.5 * c.astype(float), 1e-6, "triad")
+
+
+def convolve(x, w, b):
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], axis=(2, 3))
+    return np.einsum("nchwij,fcij->nfhw", windows, w) + b[:, None, None]
+
+
+def conv_(rng):
+    """The plain kernels, and the unfolded form, which devices other than CPUs use."""
+    device = clnn.device()
+    x, w, b = numbers(rng, 2, 2, 5, 6), numbers(rng, 3, 2, 3, 2), numbers(rng, 3)
+    kind, device.kind = device.kind, "GPU"
+    check(ops.conv2d, convolve, x, w, b)
+    device.kind = kind
+    t = [clnn.tensor(v, requires_grad=True) for v in (x, w, b)]
+    y = ops.conv2d(*t)
+    g = numbers(rng, *y.shape)
+    y.backward(clnn.tensor(g))
+    images, filters, bias, slopes = [v.array for v in (*t, clnn.tensor(g))]
+    geo = conv.geometry(x.shape, w.shape)
+    assert_close(conv.forward_plain(device, images, filters, bias, geo).get(), convolve(x, w, b), 1e-5, "forward")
+    dx, dw = (
+        conv.backward_data_plain(device, slopes, filters, geo),
+        conv.backward_weight_plain(device, images, slopes, geo),
+    )
+    assert_close(dx.get(), t[0].grad.numpy(), 1e-5, "image")
+    assert_close(dw.get(), t[1].grad.numpy(), 1e-5, "filters")
+
+
+def conv_tiles(rng):
+    """The form for CPUs."""
+    device = clnn.device()
+    kind, device.kind = device.kind, "CPU"
+    check(ops.conv2d, convolve, numbers(rng, 2, 2, 5, 6), numbers(rng, 3, 2, 3, 2), numbers(rng, 3))
+    device.kind = kind
+
+
+def copy(rng):
+    x, rows = numbers(rng, 4, 3), rng.integers(0, 4, 7)
+    check(lambda t: t.T, lambda v: v.T, x)
+    check(lambda t: t[1:, ::-2], lambda v: v[1:, ::-2], x)
+    check(lambda t: t[rows], lambda v: v[rows], x)
+
+
+def dropout(rng):
+    x = numbers(rng, 500)
+    t = clnn.tensor(x, requires_grad=True)
+    y = ops.dropout(t, 0.5)
+    y.sum().backward()
+    kept = y.numpy() != 0
+    assert 0.3 < kept.mean() < 0.7
+    np.testing.assert_array_equal(y.numpy(), 2 * x * kept)
+    np.testing.assert_array_equal(t.grad.numpy(), 2 * kept)
+
+
+def elementwise(rng):
+    a, b, row = positive(rng, 4, 3), positive(rng, 4, 3), positive(rng, 3)
+    for function, reference in (
+        (ops.add, np.add), (ops.sub, np.subtract), (ops.mul, np.multiply), (ops.div, np.divide),
+        (ops.power, np.power), (ops.maximum, np.maximum), (ops.minimum, np.minimum),
+        *[(f, f) for f in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)],
+    ):  # fmt: skip
+        for x, y in ((a, b), (a, row), (a, 1.5), (1.5, b)):
+            tensors = [clnn.tensor(v) if isinstance(v, np.ndarray) else v for v in (x, y)]
+            assert_close(function(*tensors).numpy(), reference(x, y), 1e-6, reference.__name__)
+    for function, reference in ((operator.neg, np.negative), (ops.exp, np.exp), (ops.log, np.log), (ops.sqrt, np.sqrt)):
+        check(function, reference, a)
+    check(abs, np.abs, distinct(rng, 4, 3))
+    check(ops.where, np.where, rng.random((4, 3)) < 0.5, a, b)
+
+
+def gemm_(rng):
+    a, b = numbers(rng, 5, 7), numbers(rng, 7, 19)
+    check(operator.matmul, np.matmul, a, b)
+    plain = gemm.gemm_plain(clnn.device(), clnn.tensor(a).array, clnn.tensor(b).array, 5, 19, 7)
+    assert_close(plain.get()[0], a @ b, 1e-5, "plain")
+
+
+def norm(rng):
+    x = numbers(rng, 2, 7, 3, 2)
+
+    def reference(x):
+        d = np.stack([np.sum(x[:, max(c - 1, 0) : c + 2] ** 2, 1) for c in range(7)], 1)
+        return x / (2 + 0.5 / 3 * d) ** 0.75
+
+    check(lambda t: ops.local_response_norm(t, 3, 0.5, 0.75, 2.0), reference, x)
+
+
+def optimiser(rng):
+    w, g = numbers(rng, 9), numbers(rng, 9)
+    t = clnn.tensor(w, requires_grad=True)
+    opt = optim.SGD([t], lr=0.1)
+    (t * clnn.tensor(g)).sum().backward()
+    opt.step()
+    assert_close(t.numpy(), w - 0.1 * g, 1e-6, "parameter")
+
+
+def pool(rng):
+    x = distinct(rng, 1, 2, 4, 6)
+    tiled = x.reshape(1, 2, 2, 2, 3, 2)
+    check(lambda t: ops.max_pool2d(t, 2), lambda v: v.reshape(tiled.shape).max((3, 5)), x)
+    check(lambda t: ops.avg_pool2d(t, 2), lambda v: v.reshape(tiled.shape).mean((3, 5)), x)
+    overlapping = np.lib.stride_tricks.sliding_window_view
+    check(lambda t: ops.max_pool2d(t, 2, 1), lambda v: overlapping(v, (2, 2), (2, 3)).max((4, 5)), x)
+
+
+def reduce(rng):
+    x = distinct(rng, 4, 5)
+    for function, reference in ((ops.sum, np.sum), (ops.max, np.max), (ops.min, np.min)):
+        check(lambda t, f=function: f(t, 1), lambda v, f=reference: f(v, 1), x)
+    np.testing.assert_array_equal(clnn.tensor(x).argmax(1).numpy(), x.argmax(1))
+
+
+def softmax(rng):
+    x, labels = numbers(rng, 4, 5), rng.integers(0, 5, 4)
+    check(ops.softmax, lambda v: special.softmax(v, 1), x)
+    check(ops.log_softmax, lambda v: special.log_softmax(v, 1), x)
+    check(ops.cross_entropy, lambda v, y: -special.log_softmax(v, 1)[range(4), y].mean(), x, labels)
+
+
+def tally_(rng):
+    logits, labels = numbers(rng, 70, 3, 2), rng.integers(0, 3, (70, 2))
+    total, hits = clnn.tensor(1.5), clnn.tensor(4)
+    tally.tally(total, hits, clnn.tensor(0.25), 3.0, clnn.tensor(logits), clnn.tensor(labels))
+    assert total.item() == 2.25 and hits.item() == 4 + (logits.argmax(1) == labels).sum()
+
+
+def vector_add(rng):
+    a, b = rng.standard_normal((2, 300), dtype=np.float32)
+    np.testing.assert_array_equal(ops.vector_add(clnn.tensor(a), clnn.tensor(b)).numpy(), a + b)
+
+
+# family: its exercise
+EXERCISES = {
+    "activation": activation, "ceiling": ceiling_, "conv": conv_, "conv_tiles": conv_tiles, "copy": copy,
+    "dropout": dropout, "elementwise": elementwise, "gemm": gemm_, "norm": norm, "optim": optimiser, "pool": pool,
+    "reduce": reduce, "softmax": softmax, "tally": tally_, "vector_add": vector_add,
+}  # fmt: skip
+
+
+def test_every_family_has_an_exercise():
+    assert SOURCES == set(EXERCISES), "write an exercise for each file in clnn/kernels, and add it to EXERCISES"
+
+
+@pytest.mark.parametrize("family", EXERCISES)
+def test_every_kernel_is_launched(family, device, monkeypatch):
+    fresh = clnn.Device(device.cl_device)  # it has compiled nothing yet
+    launched = set()
+    monkeypatch.setattr(
+        program, "recorder", lambda event, queue, knl, *_: launched.add(getattr(knl, "function_name", knl))
+    )
+    with clnn.use_device(fresh):
+        EXERCISES[family](generator(1))
+    compiled = {name for of, name, *_ in fresh.kernels if of == family}
+    assert compiled, f"the exercise of {family} uses no kernel of {family}.cl"
+    unused = sorted(compiled - launched)
+    assert not unused, f"clnn/kernels/{family}.cl: kernels that its exercise does not launch: {', '.join(unused)}"
+
+
+@pytest.mark.parametrize("family", sorted(SOURCES))
+def test_no_atomics(family):
+    """Sums have a fixed order, so that every run gives the same bits."""
+    assert not re.findall(r"\batom(?:ic)?_\w+\s*\(", program.source(family))
+
+
+@pytest.mark.parametrize("family", sorted(SOURCES))
+def test_compiles_as_it_stands(family, device):
+    """Without any -D, so that a reader can try a file in a tool of their own."""
+    if family != "copy":  # it has no types of its own
+        assert program.build(device, program.source(family)).all_kernels()
