@@ -33,6 +33,13 @@ def device(request):
         yield chosen
 
 
+@pytest.fixture(params=["CPU", "GPU"])
+def form(request, device, monkeypatch):
+    """The code for processors with vector registers, and that for all others, whatever this device is."""
+    monkeypatch.setattr(device, "kind", request.param)
+    return request.param
+
+
 @pytest.fixture
 def run_python(tmp_path):
     """Run Python in a process of its own: ``run_python("-c", code, CLNN_DEVICE="0")``; None unsets a variable."""

@@ -30,13 +30,6 @@ sides = st.sampled_from([1, 2, 5, 6, 7, 9, 11, 12])
 groups = st.sampled_from([1, 1, 2, 3])
 
 
-@pytest.fixture(params=["CPU", "GPU"])
-def form(request, device, monkeypatch):
-    """The code for processors with vector registers, and that for all others, whatever this device is."""
-    monkeypatch.setattr(device, "kind", request.param)
-    return request.param
-
-
 def pairs(*values):
     return [v if isinstance(v, tuple) else (v, v) for v in values]
 

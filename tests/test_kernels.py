@@ -47,13 +47,11 @@ def convolve(x, w, b):
     return np.einsum("nchwij,fcij->nfhw", windows, w) + b[:, None, None]
 
 
-def conv_(rng):
-    """The plain kernels, and the unfolded form, which devices other than CPUs use."""
+def convolution(rng):
+    """The form of the device's kind, and the plain kernels."""
     device = clnn.device()
     x, w, b = numbers(rng, 2, 2, 5, 6), numbers(rng, 3, 2, 3, 2), numbers(rng, 3)
-    kind, device.kind = device.kind, "GPU"
     check(ops.conv2d, convolve, x, w, b)
-    device.kind = kind
     t = [clnn.tensor(v, requires_grad=True) for v in (x, w, b)]
     y = ops.conv2d(*t)
     g = numbers(rng, *y.shape)
@@ -61,20 +59,10 @@ def conv_(rng):
     images, filters, bias, slopes = [v.array for v in (*t, clnn.tensor(g))]
     geo = conv.geometry(x.shape, w.shape)
     assert_close(conv.forward_plain(device, images, filters, bias, geo).get(), convolve(x, w, b), 1e-5, "forward")
-    dx, dw = (
-        conv.backward_data_plain(device, slopes, filters, geo),
-        conv.backward_weight_plain(device, images, slopes, geo),
-    )
+    dx = conv.backward_data_plain(device, slopes, filters, geo)
+    dw = conv.backward_weight_plain(device, images, slopes, geo)
     assert_close(dx.get(), t[0].grad.numpy(), 1e-5, "image")
     assert_close(dw.get(), t[1].grad.numpy(), 1e-5, "filters")
-
-
-def conv_tiles(rng):
-    """The form for CPUs."""
-    device = clnn.device()
-    kind, device.kind = device.kind, "CPU"
-    check(ops.conv2d, convolve, numbers(rng, 2, 2, 5, 6), numbers(rng, 3, 2, 3, 2), numbers(rng, 3))
-    device.kind = kind
 
 
 def copy(rng):
@@ -174,7 +162,7 @@ def vector_add(rng):
 
 # family: its exercise
 EXERCISES = {
-    "activation": activation, "ceiling": ceiling_, "conv": conv_, "conv_tiles": conv_tiles, "copy": copy,
+    "activation": activation, "ceiling": ceiling_, "conv": convolution, "conv_tiles": convolution, "copy": copy,
     "dropout": dropout, "elementwise": elementwise, "gemm": gemm_, "norm": norm, "optim": optimiser, "pool": pool,
     "reduce": reduce, "softmax": softmax, "tally": tally_, "vector_add": vector_add,
 }  # fmt: skip
@@ -186,14 +174,17 @@ def test_every_family_has_an_exercise():
 
 @pytest.mark.parametrize("family", EXERCISES)
 def test_every_kernel_is_launched(family, device, monkeypatch):
-    fresh = clnn.Device(device.cl_device)  # it has compiled nothing yet
-    launched = set()
+    """In the forms for CPUs and for GPUs together."""
+    compiled, launched = set(), set()
     monkeypatch.setattr(
         program, "recorder", lambda event, queue, knl, *_: launched.add(getattr(knl, "function_name", knl))
     )
-    with clnn.use_device(fresh):
-        EXERCISES[family](generator(1))
-    compiled = {name for of, name, *_ in fresh.kernels if of == family}
+    for kind in ("CPU", "GPU"):
+        fresh = clnn.Device(device.cl_device)  # it has compiled nothing yet
+        fresh.kind = kind
+        with clnn.use_device(fresh):
+            EXERCISES[family](generator(1))
+        compiled |= {name for of, name, *_ in fresh.kernels if of == family}
     assert compiled, f"the exercise of {family} uses no kernel of {family}.cl"
     unused = sorted(compiled - launched)
     assert not unused, f"clnn/kernels/{family}.cl: kernels that its exercise does not launch: {', '.join(unused)}"

@@ -29,13 +29,6 @@ AVERAGED = [w for w in WINDOWS if w[3] == 1]
 sizes = st.sampled_from([3, 4, 5, 6, 7, 9])
 
 
-@pytest.fixture(params=["CPU", "GPU"])
-def form(request, device, monkeypatch):
-    """A row a work-item, as on CPUs, and an element a work-item, as on GPUs, whatever this device is."""
-    monkeypatch.setattr(device, "kind", request.param)
-    return request.param
-
-
 def windows_along(n, k, s, p, d, ceil_mode):
     """(pixels inside the image, pixels that count with the border) of each window along one dimension."""
     found, start, end = [], -p, None
