@@ -7,13 +7,16 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 # Newer than pyproject.toml when .venv holds what pyproject.toml asks for.
 READY := $(VENV)/.ready
+# The peers of `make bench`, apart from what the course needs. A plain `torch` may be a GPU build of several GB.
+BENCH := .venv-bench
+TORCH ?= torch==2.13.0
 # A shell's MPLBACKEND=Agg would leave the notebooks without pictures.
 INLINE := MPLBACKEND=module://matplotlib_inline.backend_inline
 
 NOTEBOOKS = $(wildcard course/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lab test course wheel format clean distclean
+.PHONY: help venv lab test course wheel bench format clean distclean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -44,6 +47,17 @@ course: venv ## run every notebook without a browser, as HTML pages in build/cou
 wheel: venv ## build dist/clnn-*.whl
 	$(PY) -m build --wheel --no-isolation --outdir dist
 
+$(BENCH)/.ready: pyproject.toml
+	@$(BENCH)/bin/python -m pip --version > /dev/null 2>&1 || '$(PYTHON)' -m venv --clear $(BENCH)
+	$(BENCH)/bin/python -m pip install --disable-pip-version-check --editable '.[bench]' '$(TORCH)'
+	@# CLBlast has no wheel: on Debian and Ubuntu its package is unpacked here, without root; elsewhere do without.
+	@cd $(BENCH) && apt-get download -qq libclblast1 ocl-icd-libopencl1 2> /dev/null && for p in *.deb; do dpkg-deb -x $$p debian; done || echo 'clnn: no CLBlast here, its column stays empty'
+	@touch $@
+
+bench: $(BENCH)/.ready ## install the peers in .venv-bench, measure clnn beside them, remake benchmarks/README.md
+	CLNN_CLBLAST="$${CLNN_CLBLAST:-$$(ls $(BENCH)/debian/usr/lib/*/libclblast.so.1 2> /dev/null)}" $(BENCH)/bin/python -m clnn bench --json benchmarks/results
+	$(BENCH)/bin/python -m clnn bench --report benchmarks
+
 format: venv ## put code and notebooks into the house style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
@@ -52,5 +66,5 @@ clean: ## remove what was built, but not .venv
 	rm -rf build dist .hypothesis .pytest_cache .ruff_cache
 	find clnn tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## remove .venv too
-	rm -rf $(VENV)
+distclean: clean ## remove .venv and .venv-bench too
+	rm -rf $(VENV) $(BENCH)

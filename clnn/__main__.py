@@ -1,9 +1,9 @@
-"""The command ``clnn``, also ``python -m clnn``: ``doctor`` explains the machine, ``train`` trains a net."""
+"""The command ``clnn``, also ``python -m clnn``: ``doctor``, ``train`` and ``bench``."""
 
 import argparse
 import sys
 
-from . import __version__, doctor, train
+from . import __version__, bench, doctor, train
 from .errors import ClnnError
 
 
@@ -14,6 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     doctor.add_parser(subparsers)
     train.add_parser(subparsers)
+    bench.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
         return args.func(args) or 0

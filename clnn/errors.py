@@ -54,3 +54,7 @@ class CheckpointError(ClnnError):
 
 class NonFiniteLossError(ClnnError, ArithmeticError):
     """The loss became NaN or infinite, so training stopped."""
+
+
+class BenchmarkError(ClnnError):
+    """A contestant of a benchmark computes a wrong result, or a file of results cannot be read."""
