@@ -1,6 +1,7 @@
 """Convolution: each form and each gradient against a sum written in NumPy, and that sum against SciPy."""
 
 import numpy as np
+import pyopencl as cl
 import pytest
 from helpers import LIMIT32, assert_close, check, dtypes, generator, numbers, seeds
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from scipy import signal
 import clnn
 from clnn.errors import DTypeError, ShapeError
 from clnn.ops import conv, conv2d
+from clnn.program import fill, wrap
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -307,3 +309,19 @@ def test_the_bias_has_the_weight_s_type(device):
     other = np.float64 if device.fp64 else np.int32
     with pytest.raises(DTypeError, match=f"{np.dtype(other)}"):
         conv2d(clnn.zeros(2, 4, 6, 6), clnn.zeros(8, 4, 3, 3), clnn.zeros(8, dtype=other))
+
+
+def test_rows_that_the_border_crops_away(device, monkeypatch):
+    """A border wider than the window crops the gradient's rows: pad_rows stays within its array even then."""
+    monkeypatch.setattr(device, "kind", "CPU")
+    geo = conv.geometry((1, 1, 2, 2), (1, 1, 1, 1), stride=10, padding=2).transposed()
+    assert geo.px == -2 and geo.W == 1
+    gap, float32 = device.cl_device.mem_base_addr_align // 8 // 4, np.dtype(np.float32)
+    buffer = cl.Buffer(device.context, cl.mem_flags.READ_WRITE, 8 * gap)
+    whole = fill(wrap(device, buffer, (2 * gap,), float32), 7)
+    out = wrap(device, buffer.get_sub_region(4 * gap, 16), (2, 2), float32)
+    knl = conv.tiling(device, out.dtype, geo).kernel(device, "pad_rows")
+    conv.launch(device, knl, (2,), (2,), clnn.ones(2, 1).array, out, 2, geo.W, 2, geo.px)
+    got = whole.get()
+    assert got[gap : gap + 4].tolist() == [0] * 4
+    assert (np.delete(got, range(gap, gap + 4)) == 7).all()

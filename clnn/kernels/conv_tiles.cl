@@ -39,7 +39,7 @@ __kernel void pad_rows(__global const REAL *x, __global REAL *out, int rows, int
         out[i] = 0;
     for (int i = from; i < to; i++)
         out[i] = x[i - px];
-    for (int i = to; i < PW; i++)
+    for (int i = to < from ? from : to; i < PW; i++)  // a crop (px < 0) may leave nothing of the row
         out[i] = 0;
 }
 
