@@ -14,12 +14,18 @@
 
 #ifndef REAL
 #define REAL float
+#endif
+#ifndef V
 #define V 8
 #define VECTORS 2
-#define TILE 6
+#endif
+#ifndef KW
 #define KW 3
 #define SX 1
 #define DX 1
+#endif
+#ifndef TILE
+#define TILE 4
 #define POOL 1
 #endif
 #define JOIN_(a, b) a##b

@@ -59,7 +59,7 @@ __kernel void gemm_panels(
     __global const REAL *a, int a_start, int a_batches, int a_batch, int a_block, int a_row, int a_col,
     __global const REAL *panels,
     __global const REAL *bias, int bias_batches, int bias_batch, int bias_row, int bias_col,
-    __global REAL *c, int c_start, int c_batch,
+    __global REAL *c, int c_start, int c_batch, int c_row, int c_col,
     int M, int N, int K, int blocks, int accumulate)
 {
     int i0 = get_global_id(0) * ROWS, panel = get_global_id(1), batch = get_global_id(2);
@@ -94,7 +94,7 @@ __kernel void gemm_panels(
         const REAL *out = (const REAL *)tile;
         for (int j = 0; j < COLUMNS; j++)
             if (i0 + r < M && j0 + j < N) {
-                int to = (i0 + r) * N + j0 + j;
+                int to = (i0 + r) * c_row + (j0 + j) * c_col;
                 REAL base = accumulate ? c[to] : bias[(i0 + r) * bias_row + (j0 + j) * bias_col];
                 c[to] = base + out[j];
             }
@@ -111,7 +111,7 @@ __kernel __attribute__((reqd_work_group_size(16, 16, 1))) void gemm_groups(
     __global const REAL *a, int a_start, int a_batches, int a_batch, int a_block, int a_row, int a_col,
     __global const REAL *panels,
     __global const REAL *bias, int bias_batches, int bias_batch, int bias_row, int bias_col,
-    __global REAL *c, int c_start, int c_batch,
+    __global REAL *c, int c_start, int c_batch, int c_row, int c_col,
     int M, int N, int K, int blocks, int accumulate)
 {
     __local REAL left[DEEP][ROWS + 1];  // + 1: neighbours in a column then lie in different memory banks
@@ -151,8 +151,9 @@ __kernel __attribute__((reqd_work_group_size(16, 16, 1))) void gemm_groups(
         REAL out[4] = {sum[e].x, sum[e].y, sum[e].z, sum[e].w};
         for (int j = 0; j < 4; j++)
             if (i < M && j0 + j < N) {
-                REAL base = accumulate ? c[i * N + j0 + j] : bias[i * bias_row + (j0 + j) * bias_col];
-                c[i * N + j0 + j] = base + out[j];
+                int to = i * c_row + (j0 + j) * c_col;
+                REAL base = accumulate ? c[to] : bias[i * bias_row + (j0 + j) * bias_col];
+                c[to] = base + out[j];
             }
     }
 }

@@ -99,6 +99,16 @@ def forward_unfolded(device, x, w, bias, geo, out):
         )  # fmt: skip
 
 
+FILTERS, TAPS = ("REAL", "V", "VECTORS"), ("KW", "SX", "DX")
+CONSTANTS = {
+    "pad_rows": ("REAL",),
+    "pack_filters": FILTERS,
+    "pack_channels": FILTERS,
+    "weight_tiles": FILTERS + TAPS,
+    "conv_tiles": FILTERS + TAPS + ("TILE", "POOL"),
+}
+
+
 @dataclass(frozen=True)
 class Tiling:
     """The constants that conv_tiles.cl is compiled with."""
@@ -113,7 +123,8 @@ class Tiling:
     POOL: int = 1
 
     def kernel(self, device, name):
-        return kernel(device, "conv_tiles", name, **vars(self))
+        """A kernel of conv_tiles.cl, compiled with the constants that it uses and no others: they are few."""
+        return kernel(device, "conv_tiles", name, **{key: getattr(self, key) for key in CONSTANTS[name]})
 
     @property
     def width(self) -> int:

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from ..program import c_name, empty, fill, kernel, launch
+from ..program import c_name, empty, fill, kernel, launch, round_up
 from ..tensor import Function, Tensor, method
 from .elementwise import match
 from .reduce import reduce_axes
@@ -48,35 +48,59 @@ def gemm_kernel(device, name, dtype, rows=16):
     return kernel(device, "gemm", name, REAL=c_name(dtype), ROWS=rows, **width)
 
 
+@lru_cache(maxsize=4096)
+def packs_left(device, dtype, m, n, k) -> bool:
+    """Whether C^T = B^T A^T costs less than C = A B: the right factor is copied into panels, the left is not."""
+
+    def cost(m, n):
+        products = round_up(m, tile_rows(device, m)) * round_up(n, columns(device, dtype)) * k
+        return products + 96 * n * k  # to copy one number takes about as long as 96 products
+
+    return cost(n, m) + 8 * m * n < cost(m, n)  # C^T is written in shorter pieces
+
+
 def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, out=None):
     """C = A B + bias for A (m, k) and B (k, n), each optionally stored transposed; ``batch`` of them in a row.
 
     ``a`` and ``b`` are arrays; ``bias`` has one number a column. Returns an array (batch, m, n), or ``out``, which
     may have any shape of that size.
     """
-    width = columns(device, a.dtype)
-    count = -(-n // width)
-    panels = empty(device, (batch, count, k, width), a.dtype)
-    b_row, b_col = (1, k) if tb else (n, 1)
-    pack = gemm_kernel(device, "gemm_pack", a.dtype)
-    launch(device, pack, (k, count, batch), (32, 1, 1), b, k * n, b_row, b_col, panels, n, k)
     out = empty(device, (batch, m, n), a.dtype) if out is None else out
-    a_row, a_col = (1, m) if ta else (k, 1)
-    multiply_panels(
-        device, a, panels, out, m, n, k, batch=batch, a_strides=(0, batch, m * k, 0, a_row, a_col),
-        bias=bias, bias_strides=(1, 0, 0, 1),
-    )  # fmt: skip
+    if packs_left(device, a.dtype, m, n, k):
+        panels = pack(device, b=a, n=m, k=k, transposed=not ta, batch=batch)
+        multiply_panels(
+            device, b, panels, out, n, m, k, batch=batch, a_strides=(0, batch, n * k, 0, *((k, 1) if tb else (1, n))),
+            bias=bias, bias_strides=(1, 0, 1, 0), c_strides=(1, n),
+        )  # fmt: skip
+    else:
+        panels = pack(device, b, n, k, tb, batch)
+        multiply_panels(
+            device, a, panels, out, m, n, k, batch=batch, a_strides=(0, batch, m * k, 0, *((1, m) if ta else (k, 1))),
+            bias=bias, bias_strides=(1, 0, 0, 1),
+        )  # fmt: skip
     return out
+
+
+def pack(device, b, n, k, transposed, batch):
+    """Panels of ``batch`` matrices B (k, n), or stored transposed as (n, k)."""
+    width = columns(device, b.dtype)
+    count = -(-n // width)
+    panels = empty(device, (batch, count, k, width), b.dtype)
+    b_row, b_col = (1, k) if transposed else (n, 1)
+    knl = gemm_kernel(device, "gemm_pack", b.dtype)
+    launch(device, knl, (k, count, batch), (32, 1, 1), b, k * n, b_row, b_col, panels, n, k)
+    return panels
 
 
 def multiply_panels(
     device, a, panels, out, m, n, k, *, batch, a_strides, blocks=1, bias=None, bias_strides=(1, 0, 0, 0),
-    start=0, accumulate=False,
+    c_strides=None, start=0, accumulate=False,
 ):  # fmt: skip
     """out[batch] = (or +=) A[batch] times packed panels, the sum running over ``blocks`` of k.
 
     ``a_strides``: where A starts, the number of different A in a batch, then the strides of batch, block, row and
-    column; ``bias_strides`` likewise, without start and block. ``start`` is where in ``out`` the first result goes.
+    column; ``bias_strides`` likewise, without start and block. ``start`` is where in ``out`` the first result goes,
+    ``c_strides`` are those of its rows and columns.
     """
     if bias is None:
         bias, bias_strides = zero_of(device, out.dtype), (1, 0, 0, 0)
@@ -89,8 +113,8 @@ def multiply_panels(
     moved = a_strides[1] * blocks * m * k + panels.size + bias.size + (1 + accumulate) * batch * m * n
     launch(
         device, gemm_kernel(device, name, out.dtype, rows), size, local, a, *a_strides, panels, bias, *bias_strides,
-        out, start, m * n, m, n, k, blocks, int(accumulate), flops=2 * batch * m * n * k * blocks,
-        nbytes=moved * out.dtype.itemsize,
+        out, start, m * n, *(c_strides or (n, 1)), m, n, k, blocks, int(accumulate),
+        flops=2 * batch * m * n * k * blocks, nbytes=moved * out.dtype.itemsize,
     )  # fmt: skip
 
 
