@@ -18,6 +18,7 @@ from .errors import (
     ShapeError,
     StateDictError,
 )  # fmt: skip
+from .iterators import converge, every, progress, take
 from .profiler import profile
 from .summary import summary
 from .tensor import (
@@ -41,7 +42,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointError", "ClnnError", "DTypeError", "DataError", "Device", "DeviceError", "DeviceMemoryError",
     "GraphError", "KernelCompileError", "LabelError", "NonFiniteLossError", "ShapeError", "StateDictError", "Tensor",
-    "Trainer", "arange", "ceilings", "data", "device", "devices", "evaluate", "full", "is_grad_enabled", "load",
-    "manual_seed", "modules", "no_grad", "ones", "ones_like", "ops", "optim", "profile", "rand", "randn", "save", "sgd",
-    "summary", "synchronize", "tensor", "use_device", "zeros", "zeros_like",
+    "Trainer", "arange", "ceilings", "converge", "data", "device", "devices", "evaluate", "every", "full",
+    "is_grad_enabled", "load", "manual_seed", "modules", "no_grad", "ones", "ones_like", "ops", "optim", "profile",
+    "progress", "rand", "randn", "save", "sgd", "summary", "synchronize", "take", "tensor", "use_device", "zeros",
+    "zeros_like",
 ]  # fmt: skip

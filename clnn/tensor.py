@@ -97,6 +97,9 @@ class Tensor:
     def __bool__(self):
         return bool(self.item())
 
+    def __format__(self, spec: str):
+        return format(self.item(), spec) if spec else str(self)
+
     def __len__(self):
         if not self.shape:
             raise ShapeError("a tensor of shape () has no length")

@@ -471,3 +471,23 @@ def test_float32_gradients_of_a_small_net():
     e = d @ v * (1 - h * h)
     for got, want in zip(t, (e @ w, e.T @ x, d.T @ h), strict=True):
         assert_close(got.grad.numpy(), want, 1e-5, "gradient")
+
+
+def test_one_number_is_formatted():
+    loss = clnn.tensor(2.34567, requires_grad=True)
+    assert f"{loss:.3f}" == "2.346"
+    assert f"{clnn.tensor([1.0, 2.0])}".startswith("tensor([")
+    with pytest.raises(ShapeError, match="one element"):
+        f"{clnn.tensor([1.0, 2.0]):.3f}"
+
+
+def test_masks_are_combined():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((5, 7)) > 0.5, rng.random((5, 7)) > 0.5
+    x, y = clnn.tensor(a), clnn.tensor(b)
+    for got, want in ((~x, ~a), (x & y, a & b), (x | y, a | b), (x.all(0), a.all(0)), (x.any(1), a.any(1))):
+        assert got.dtype == np.bool_
+        np.testing.assert_array_equal(got.numpy(), want)
+    assert not x.all() and x.any() and (x | ~x).all()
+    with pytest.raises(DTypeError, match="bool tensors, got float32"):
+        x & clnn.tensor(a.astype(np.float32))

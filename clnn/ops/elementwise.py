@@ -292,6 +292,34 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(Tensor, f"__{_name}__", _comparison(_name))
 
 
+def _masks(*masks) -> None:
+    for mask in masks:
+        if not isinstance(mask, Tensor) or mask.dtype != np.bool_:
+            kind = mask.dtype.name if isinstance(mask, Tensor) else type(mask).__name__
+            raise DTypeError(f"~, & and | combine bool tensors, got {kind}: compare first, as in x > 0")
+
+
+@method("__invert__", "logical_not")
+def logical_not(mask: Tensor) -> Tensor:
+    """True where the mask is false."""
+    _masks(mask)
+    return mask == 0
+
+
+@method("__and__", "logical_and")
+def logical_and(a: Tensor, b: Tensor) -> Tensor:
+    """True where both masks are."""
+    _masks(a, b)
+    return a * b != 0
+
+
+@method("__or__", "logical_or")
+def logical_or(a: Tensor, b: Tensor) -> Tensor:
+    """True where either mask is."""
+    _masks(a, b)
+    return a + b != 0
+
+
 class Unary(Function):
     """An operation on one tensor: ``kernel`` computes it, ``slope`` its derivative from x and the result y."""
 

@@ -170,6 +170,18 @@ def min(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
     return _extreme("smallest", x, dim, keepdim)
 
 
+@method("all")
+def all(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
+    """Whether every element, of all or over ``dim``, is other than 0."""
+    return (x == 0).sum(dim, keepdim) == 0
+
+
+@method("any")
+def any(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
+    """Whether some element, of all or over ``dim``, is other than 0."""
+    return (x != 0).sum(dim, keepdim) != 0
+
+
 @method("argmax")
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The place of the first largest element, of all or along ``dim``, as int32."""
