@@ -14,6 +14,7 @@ from clnn import bench
 from clnn import modules as nn
 from clnn.__main__ import main
 from clnn.bench import peers, reference, report, suites, timing
+from clnn.ceilings import Ceilings
 from clnn.errors import BenchmarkError
 
 QUICK = timing.Settings(rounds=2, sample=0, budget=0.1, pause=0)
@@ -227,6 +228,14 @@ def test_of_ceiling():
     shares = [report.of_ceiling(row, found) for row in found["rows"]]
     np.testing.assert_allclose(shares[:4], [600 / 100e9 / 1e-5, 10800 / 20e9 / 1e-5, 0.25, 0.2])
     assert shares[4] is None
+
+
+def test_ceilings_only_rise(device, monkeypatch):
+    found = made_up()
+    measured = Ceilings(gflops=150.0, gbps=25.0, cache_gbps=100.0)
+    monkeypatch.setattr(report, "ceilings", lambda on, fresh: measured)
+    report.raise_ceilings(found, device, fresh=True)
+    assert found["ceilings"] == {"gflops": 200.0, "gbps": 25.0, "cache_gbps": 100.0}
 
 
 def test_table():

@@ -10,6 +10,7 @@ The field's term for such comparisons is interleaved timing: contestants take tu
 of the machine's load or clock meets all of them alike.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from ..device import device, use_device
 from .peers import PEERS, find_peers
-from .report import describe, save, table, write_page
+from .report import describe, load_average, raise_ceilings, save, table, write_page
 from .suites import SUITES
 from .timing import Settings, measure
 
@@ -74,9 +75,14 @@ def benchmark(suites=tuple(SUITES), peers=tuple(PEERS), quick: bool = False) -> 
         tqdm.write(f"clnn bench: {text}", file=sys.stderr)
 
     contestants = find_peers(on, peers, note)
+    load, cores = load_average(), os.cpu_count()
+    if load and load > cores / 2:
+        note(f"the machine is busy (load {load:.1f}, {cores} cores): threads that wait for each other take far longer")
     report, faults = describe(on, contestants, quick), []
     with tqdm(suites, file=sys.stderr, disable=None, leave=False) as bar:
         for suite in bar:
+            bar.set_description("ceilings")
+            raise_ceilings(report, on, fresh=not quick)
             for case in SUITES[suite](quick):
                 bar.set_description(f"{case.suite}: {case.name}")
                 row, wrong = measure(case, contestants, settings, note)

@@ -37,7 +37,7 @@ def describe(device: Device, contestants: list, quick: bool) -> dict:
         "schema": SCHEMA,
         "date": datetime.date.today().isoformat(),
         "quick": quick,
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load": load_average(),
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
@@ -55,10 +55,22 @@ def describe(device: Device, contestants: list, quick: bool) -> dict:
             "cores": device.cores,
             "cache_bytes": device.cl_device.global_mem_cache_size,
         },
-        "ceilings": asdict(ceilings(device, fresh=not quick)),
+        "ceilings": {"gflops": 0.0, "gbps": 0.0, "cache_gbps": 0.0},
         "peers": {peer.name: peer.about for peer in contestants},
         "rows": [],
     }
+
+
+def raise_ceilings(report: dict, device: Device, fresh: bool) -> None:
+    """Measure the device's ceilings and put those into the report that are higher than what it has: other programs
+    that run at the same time can only lower them."""
+    found = asdict(ceilings(device, fresh))
+    report["ceilings"] = {name: max(value, found[name]) for name, value in report["ceilings"].items()}
+
+
+def load_average() -> float | None:
+    """Programs that wanted a core in the last minute, on average; None on Windows."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _processor() -> str:
@@ -149,7 +161,8 @@ def cells(report: dict, rows: list[dict]) -> list[list[str]]:
     for row in rows:
         share = of_ceiling(row, report)
         ratios = [f"{row['ratio'][name]:.2f} x" if name in row["ratio"] else "" for name in peers]
-        milliseconds = f"{row['seconds']['clnn'] * 1e3:#.3g}".rstrip(".")
+        value = row["seconds"]["clnn"] * 1e3
+        milliseconds = f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
         lines.append([row["name"], milliseconds, rate(row), f"{share:.0%}" if share else "", *ratios])
     return lines
 
