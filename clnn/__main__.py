@@ -1,9 +1,9 @@
-"""The command ``clnn``, also ``python -m clnn``: ``doctor``, ``train`` and ``bench``."""
+"""The command ``clnn``, also ``python -m clnn``: ``doctor``, ``train``, ``bench`` and ``tune``."""
 
 import argparse
 import sys
 
-from . import __version__, bench, doctor, train
+from . import __version__, bench, doctor, train, tune
 from .errors import ClnnError
 
 
@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     doctor.add_parser(subparsers)
     train.add_parser(subparsers)
     bench.add_parser(subparsers)
+    tune.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
         return args.func(args) or 0

@@ -4,10 +4,10 @@ CPUs, ``*_unfolded`` (conv.cl and gemm.cl) for all other devices and for what th
 """
 
 from dataclasses import astuple, dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from .. import tuning
 from ..errors import ShapeError
 from ..program import c_name, empty, fill, kernel, launch, round_up
 from ..tensor import Function, Tensor
@@ -132,18 +132,28 @@ class Tiling:
         return self.V * self.VECTORS
 
 
-@lru_cache(maxsize=1024)
-def tiling(device, dtype, geo: Geometry, pool: int = 1) -> Tiling:
-    """The tile that wastes least at the edges and waits least for memory."""
-    v, filters, most = vector_width(device, dtype), geo.F // geo.groups, accumulators(device) // pool
-    wide = geo.OW // pool * pool
+def tile_candidates(device, pool: int = 1) -> list[dict]:
+    """The tiles that conv_tiles may be compiled with: of whole windows, POOL rows high, their sums in registers."""
+    most = accumulators(device) // pool
+    return [
+        {"VECTORS": vectors, "TILE": tile}
+        for vectors in (4, 3, 2, 1)
+        for tile in range(most // vectors // pool * pool, 0, -pool)
+    ]
 
-    def cost(vectors, tile):
-        return -(-filters // (v * vectors)) * -(-wide // tile) * tile_cost(tile * pool, vectors)
 
-    shapes = [(vectors, tile) for vectors in (4, 3, 2, 1) for tile in range(most // vectors // pool * pool, 0, -pool)]
-    vectors, tile = min(shapes, key=lambda shape: cost(*shape))
-    return Tiling(c_name(dtype), v, vectors, tile, geo.KW, geo.sx, geo.dx, pool)
+@tuning.cached
+def tiling(device, dtype, geo: Geometry, pool: int = 1, tuned: bool = True) -> Tiling:
+    """The tuned tile, if wanted and known, else the one that wastes least at the edges and waits least for memory."""
+    v, filters, wide = vector_width(device, dtype), geo.F // geo.groups, geo.OW // pool * pool
+
+    def cost(tile):
+        steps = -(-filters // (v * tile["VECTORS"])) * -(-wide // tile["TILE"])
+        return steps * tile_cost(tile["TILE"] * pool, tile["VECTORS"])
+
+    allowed, key = tile_candidates(device, pool), (c_name(dtype), *astuple(geo), pool)
+    tile = (tuned and tuning.lookup(device, "conv_tiles", key, allowed)) or min(allowed, key=cost)
+    return Tiling(c_name(dtype), v, **tile, KW=geo.KW, SX=geo.sx, DX=geo.dx, POOL=pool)
 
 
 def padded_rows(device, x, geo, tiles, tile=None):
@@ -240,7 +250,9 @@ def backward_weight_unfolded(device, x, g, geo, out):
 
 def backward_weight_tiles(device, x, g, geo, out):
     """The gradient by the filters, a row of taps at a time; the images are shared out so that all cores work."""
-    tiles, groups, filters, count = tiling(device, x.dtype, geo), geo.groups, geo.F // geo.groups, x.shape[0]
+    # Not a tuned tile: its width decides how the images are shared out, and so the order of the sum.
+    tiles, groups = tiling(device, x.dtype, geo, tuned=False), geo.groups
+    filters, count = geo.F // groups, x.shape[0]
     blocks, positions = -(-filters // tiles.width), geo.OH * geo.OW
     packed = empty(device, (count * groups * blocks * positions * tiles.width,), g.dtype)
     size = (-(-positions // 16), blocks, count * groups)

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from .. import tuning
 from ..errors import DTypeError, ShapeError
 from ..program import c_name, empty, fill, kernel, launch, round_up
 from ..tensor import Function, Tensor, method
@@ -26,10 +27,31 @@ def tile_cost(height: int, vectors: int) -> int:
     return max(height * vectors, height + vectors, 8)
 
 
+def heights(device) -> range:
+    """The heights of a CPU's tiles, two vectors wide, whose sums its registers hold."""
+    return range(accumulators(device) // 2, 1, -1)
+
+
+def row_candidates(device) -> list[dict]:
+    """The tiles that gemm.cl may be compiled with: a GPU's have 2, 4 or 8 rows for each of 16 rows of work-items."""
+    return [{"ROWS": rows} for rows in (heights(device) if device.kind == "CPU" else (32, 64, 128))]
+
+
 @lru_cache(maxsize=4096)
-def tile_rows(device, m: int) -> int:
-    """The height of the tiles that cover m rows at the least cost."""
-    return min(range(accumulators(device) // 2, 1, -1), key=lambda r: -(-m // r) * tile_cost(r, 2) * (1 + 1 / r))
+def likely_rows(device, m: int) -> int:
+    """The height of a CPU's tiles that cover m rows at the least cost."""
+    return min(heights(device), key=lambda r: -(-m // r) * tile_cost(r, 2) * (1 + 1 / r))
+
+
+@tuning.cached
+def tile_rows(device, name: str, *key) -> int:
+    """The height of the tiles of a product: the tuned one, else the one that should be best.
+
+    ``key``: the element type, m, n, k, the number of products, then N or, if stored transposed, T for A and for C.
+    """
+    tuned = tuning.lookup(device, name, key, row_candidates(device))
+    m = key[1]
+    return tuned["ROWS"] if tuned else likely_rows(device, m) if name == "gemm_panels" else 64 if m > 32 else 32
 
 
 @lru_cache(maxsize=8)
@@ -53,7 +75,7 @@ def packs_left(device, dtype, m, n, k) -> bool:
     """Whether C^T = B^T A^T costs less than C = A B: the right factor is copied into panels, the left is not."""
 
     def cost(m, n):
-        products = round_up(m, tile_rows(device, m)) * round_up(n, columns(device, dtype)) * k
+        products = round_up(m, likely_rows(device, m)) * round_up(n, columns(device, dtype)) * k
         return products + 96 * n * k  # to copy one number takes about as long as 96 products
 
     return cost(n, m) + 8 * m * n < cost(m, n)  # C^T is written in shorter pieces
@@ -104,12 +126,13 @@ def multiply_panels(
     """
     if bias is None:
         bias, bias_strides = zero_of(device, out.dtype), (1, 0, 0, 0)
+    name = "gemm_panels" if device.kind == "CPU" else "gemm_groups"
+    layout = ("N" if a_strides[5] == 1 else "T") + ("T" if c_strides else "N")
+    rows = tile_rows(device, name, c_name(out.dtype), m, n, k * blocks, batch, layout)
     if device.kind == "CPU":
-        name, rows, local = "gemm_panels", tile_rows(device, m), (1, 1, 1)
-        size = (-(-m // rows), -(-n // columns(device, out.dtype)), batch)
+        size, local = (-(-m // rows), -(-n // columns(device, out.dtype)), batch), (1, 1, 1)
     else:
-        name, rows, local = "gemm_groups", 64 if m > 32 else 32, (16, 16, 1)
-        size = (-(-n // 64) * 16, -(-m // rows) * 16, batch)
+        size, local = (-(-n // 64) * 16, -(-m // rows) * 16, batch), (16, 16, 1)
     moved = a_strides[1] * blocks * m * k + panels.size + bias.size + (1 + accumulate) * batch * m * n
     launch(
         device, gemm_kernel(device, name, out.dtype, rows), size, local, a, *a_strides, panels, bias, *bias_strides,

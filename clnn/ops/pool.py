@@ -7,8 +7,8 @@ import numpy as np
 from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor
-from .conv import Conv2dFunction, Geometry, conv2d, forward_tiles, geometry, pair
-from .gemm import accumulators, operands
+from .conv import Conv2dFunction, Geometry, conv2d, forward_tiles, geometry, pair, tile_candidates
+from .gemm import operands
 from .reduce import reduce_axes
 
 
@@ -34,11 +34,6 @@ class Windows:
         ]
         return self.p == (0, 0) and all(ends)
 
-    @property
-    def apart(self) -> bool:
-        """Whether no two windows share a pixel."""
-        return all(s > (k - 1) * d for s, k, d in zip(self.s, self.k, self.d, strict=True))
-
     def launch(self, device, name, grid, planes, *args):
         """Run a kernel of pool.cl over ``planes`` grids of (rows, columns)."""
         (KH, KW), (SY, SX), (DY, DX) = self.k, self.s, self.d
@@ -47,7 +42,8 @@ class Windows:
         rows, wide = grid
         span, local = (wide, (1, 16)) if device.kind == "CPU" else (1, (16, 8))
         size = (-(-wide // span), planes * rows)
-        flops = None if name.endswith("apart") else planes * self.OH * self.OW * KH * KW  # comparisons or sums
+        taps = 1 if name == "max_pool_backward_planes" else KH * KW
+        flops = planes * self.OH * self.OW * taps  # comparisons or sums
         launch(device, knl, size, local, *args, planes, self.H, self.W, self.OH, self.OW, *self.p, span, flops=flops)
 
 
@@ -67,13 +63,15 @@ class Pool(Function):
         planes = args[0].shape[0] * args[0].shape[1]
         self.windows.launch(self.device, name, grid, planes, *args)
 
+    def run_backward(self, name, *args):
+        """A plane for each work-item of a CPU, a pixel for each of another device."""
+        planes = self.device.kind == "CPU"
+        self.run(*((f"{name}_planes", (1, 1)) if planes else (name, (self.windows.H, self.windows.W))), *args)
+
     def spread(self, grad, winner):
         """The gradient of max pooling: each window's goes to the place of its largest."""
         dx = self.gradient(grad)
-        if self.windows.apart:
-            self.run("max_pool_backward_apart", grad.shape[2:], grad, winner, dx)
-        else:
-            self.run("max_pool_backward", dx.shape[2:], grad, winner, dx)
+        self.run_backward("max_pool_backward", grad, winner, dx)
         return dx
 
 
@@ -113,7 +111,7 @@ class ConvMaxPool(Pool, Conv2dFunction):
 def conv2d_max_pool2d(input, weight, bias, stride, padding, dilation, groups, kernel_size: int) -> Tensor:
     """``max_pool2d(conv2d(...), kernel_size)``; on a CPU in one launch. Raises ShapeError if it does not fit."""
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
-    fits = 1 < kernel_size <= min(geo.OH, geo.OW) and kernel_size**2 <= accumulators(weight.device)  # in registers
+    fits = 1 < kernel_size <= min(geo.OH, geo.OW) and tile_candidates(weight.device, kernel_size)
     if weight.device.kind != "CPU" or not fits:
         return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups), kernel_size)
     return ConvMaxPool(geo, kernel_size)(*operands(input, weight, bias))
@@ -133,7 +131,7 @@ class AvgPool(Pool):
 
     def backward(self, grad):
         dx = self.gradient(grad)
-        self.run("avg_pool_backward", dx.shape[2:], grad, dx, self.count_include_pad)
+        self.run_backward("avg_pool_backward", grad, dx, self.count_include_pad)
         return (dx,)
 
 
