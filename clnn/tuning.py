@@ -124,7 +124,7 @@ def _read(device: Device) -> dict:
         if not all(isinstance(family, dict) for family in choices.values()):
             raise TypeError("its families are no tables")
         return choices
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         warnings.warn(
