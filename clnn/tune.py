@@ -216,9 +216,10 @@ def _convolution(on: Device, family: str, key: tuple) -> Problem:
     shape = (count, geo.F, geo.OH // pool, geo.OW // pool)
     results = [empty(on, shape, dtype), empty(on, shape, np.int32)][: 2 if pool > 1 else 1]
     what = f"convolution of {geo.C} x {geo.H} x {geo.W} to {geo.F} x {geo.OH} x {geo.OW} by {geo.KH} x {geo.KW}"
+    what += (f", {geo.groups} groups" if geo.groups > 1 else "") + (f", pooled by {pool}" if pool > 1 else "")
     tiles = conv.tiling(on, dtype, geo, pool)
     return Problem(
-        what + (f", pooled by {pool}" if pool > 1 else ""),
+        what,
         conv.tile_candidates(on, pool), {"VECTORS": tiles.VECTORS, "TILE": tiles.TILE},
         lambda: conv.forward_tiles(on, x, w, None, geo, results[0], pool, *results[1:]), results,
     )  # fmt: skip
