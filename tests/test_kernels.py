@@ -137,7 +137,8 @@ def pool(rng):
 def reduce(rng):
     x = distinct(rng, 4, 5)
     for function, reference in ((ops.sum, np.sum), (ops.max, np.max), (ops.min, np.min)):
-        check(lambda t, f=function: f(t, 1), lambda v, f=reference: f(v, 1), x)
+        for dim in (0, 1):
+            check(lambda t, f=function, d=dim: f(t, d), lambda v, f=reference, d=dim: f(v, d), x)
     np.testing.assert_array_equal(clnn.tensor(x).argmax(1).numpy(), x.argmax(1))
 
 

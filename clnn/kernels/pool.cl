@@ -5,8 +5,9 @@
 // so that no pixel needs a test. A work-item computes `span` neighbours of a row: a whole row on a CPU, one element
 // on a GPU, where neighbouring work-items should read neighbouring memory.
 //
-// Backward is written from the input's side: a pixel collects from every window that covers it. So each sum has
-// one owner and a fixed order.
+// Backward comes in two forms, both without atomics, so that each sum has one owner and a fixed order:
+// max_pool_backward, avg_pool_backward   one work-item a pixel, which collects from every window that covers it: GPUs
+// *_backward_planes                      one work-item a plane, which hands out window after window: CPUs
 
 #ifndef REAL
 #define REAL float
@@ -19,31 +20,72 @@
 #define INSIDE 0
 #endif
 
+// Without dilation a tap past the border may read the border's pixel instead: the window holds that one anyway. So
+// only dilated windows have to leave taps out.
+#define TESTED (!INSIDE && (DY > 1 || DX > 1))
+static inline int limited(int i, int n)
+{
+    return INSIDE || TESTED ? i : i < 0 ? 0 : i < n ? i : n - 1;
+}
+
 #define SIZES int planes, int H, int W, int OH, int OW, int py, int px, int span
+
+#define LANES 2  // neighbours computed side by side
 
 __kernel void max_pool(__global const REAL *x, __global REAL *y, __global int *winner, SIZES)
 {
-    int from = get_global_id(0) * span, row = get_global_id(1), oy = row % OH;
+    int from = get_global_id(0) * span, to = from + span < OW ? from + span : OW, row = get_global_id(1), oy = row % OH;
     if (row >= planes * OH) return;
     x += (size_t)(row / OH) * H * W;
     y += (size_t)row * OW;
     winner += (size_t)row * OW;
-    for (int ox = from; ox < from + span && ox < OW; ox++) {
-        REAL top = -INFINITY;
-        int at = -1;  // stays so where a dilated window steps over a small image
+    for (int ox = from; ox < to; ox += LANES) {
+        REAL top[LANES];
+        int at[LANES], left = ox * SX - px, top_row = oy * SY - py;
+        bool done = false;
+        if (!TESTED && left >= 0 && left + (LANES - 1) * SX + (KW - 1) * DX < W && ox + LANES <= to) {
+            // One comparison a tap and no branch, for which tap wins could not be predicted. It would lose a NaN, which
+            // the sum betrays.
+            REAL sum[LANES] = {0}, all = 0;
 #pragma unroll
-        for (int ky = 0; ky < KH; ky++)
+            for (int ky = 0; ky < KH; ky++) {
+                int first = limited(top_row + ky * DY, H) * W + left;
 #pragma unroll
-            for (int kx = 0; kx < KW; kx++) {
-                int iy = oy * SY - py + ky * DY, ix = ox * SX - px + kx * DX;
-                if (!INSIDE && (iy < 0 || iy >= H || ix < 0 || ix >= W)) continue;
-                REAL v = x[iy * W + ix];
-                bool wins = at < 0 || v > top || v != v;
-                top = wins ? v : top;
-                at = wins ? iy * W + ix : at;
+                for (int kx = 0; kx < KW; kx++)
+#pragma unroll
+                    for (int i = 0; i < LANES; i++) {
+                        int here = first + i * SX + kx * DX;
+                        REAL v = x[here];
+                        bool wins = ky + kx == 0 || !(v <= top[i]);
+                        top[i] = wins ? v : top[i];
+                        at[i] = wins ? here : at[i];
+                        sum[i] += v;
+                    }
             }
-        y[ox] = top;
-        winner[ox] = at;  // the place in the plane that the gradient goes back to
+            for (int i = 0; i < LANES; i++)
+                all += sum[i];
+            done = all == all;
+        }
+        for (int i = 0; !done && i < LANES && ox + i < to; i++) {
+            top[i] = -INFINITY;
+            at[i] = -1;  // stays so where a dilated window steps over a small image
+#pragma unroll
+            for (int ky = 0; ky < KH; ky++)
+#pragma unroll
+                for (int kx = 0; kx < KW; kx++) {
+                    int iy = top_row + ky * DY, ix = left + i * SX + kx * DX;
+                    if (TESTED && (iy < 0 || iy >= H || ix < 0 || ix >= W)) continue;
+                    int here = limited(iy, H) * W + limited(ix, W);
+                    REAL v = x[here];
+                    bool wins = (TESTED ? at[i] < 0 : ky + kx == 0) || v > top[i] || v != v;
+                    top[i] = wins ? v : top[i];
+                    at[i] = wins ? here : at[i];
+                }
+        }
+        for (int i = 0; i < LANES && ox + i < to; i++) {
+            y[ox + i] = top[i];
+            winner[ox + i] = at[i];  // the place in the plane that the gradient goes back to
+        }
     }
 }
 
@@ -76,21 +118,18 @@ __kernel void max_pool_backward(__global const REAL *g, __global const int *winn
     }
 }
 
-// The same where windows do not overlap: a row of windows owns the rows of pixels down to the next, clears them and
-// sets one pixel a window.
-__kernel void max_pool_backward_apart(__global const REAL *g, __global const int *winner, __global REAL *dx, SIZES)
+__kernel void max_pool_backward_planes(__global const REAL *g, __global const int *winner, __global REAL *dx, SIZES)
 {
-    int row = get_global_id(1), oy = row % OH;
-    if (get_global_id(0) > 0 || row >= planes * OH) return;
-    dx += (size_t)(row / OH) * H * W;
-    g += (size_t)row * OW;
-    winner += (size_t)row * OW;
-    int top = oy == 0 ? 0 : oy * SY - py, bottom = oy == OH - 1 ? H : (oy + 1) * SY - py;
-    for (int i = top * W; i < bottom * W; i++)
+    int plane = get_global_id(1);
+    if (plane >= planes) return;
+    g += (size_t)plane * OH * OW;
+    winner += (size_t)plane * OH * OW;
+    dx += (size_t)plane * H * W;
+    for (int i = 0; i < H * W; i++)
         dx[i] = 0;
-    for (int ox = 0; ox < OW; ox++)
-        if (winner[ox] >= 0)
-            dx[winner[ox]] = g[ox];
+    for (int o = 0; o < OH * OW; o++)
+        if (!TESTED || winner[o] >= 0)
+            dx[winner[o]] += g[o];
 }
 
 // How many elements a window's mean divides by: those of the window cut to the padded image, or to the image.
@@ -139,5 +178,29 @@ __kernel void avg_pool_backward(__global const REAL *g, __global REAL *dx, int c
                 sum += g[oy * OW + ox] / (high * window_size(ox, KW, SX, px, W, count_include_pad));
         }
         dx[ix] = sum;
+    }
+}
+
+__kernel void avg_pool_backward_planes(__global const REAL *g, __global REAL *dx, int count_include_pad, SIZES)
+{
+    int plane = get_global_id(1);
+    if (plane >= planes) return;
+    g += (size_t)plane * OH * OW;
+    dx += (size_t)plane * H * W;
+    for (int i = 0; i < H * W; i++)
+        dx[i] = 0;
+    for (int oy = 0; oy < OH; oy++) {
+        int high = window_size(oy, KH, SY, py, H, count_include_pad);
+        for (int ox = 0; ox < OW; ox++) {
+            REAL part = g[oy * OW + ox] / (high * window_size(ox, KW, SX, px, W, count_include_pad));
+#pragma unroll
+            for (int ky = 0; ky < KH; ky++)
+#pragma unroll
+                for (int kx = 0; kx < KW; kx++) {
+                    int iy = oy * SY - py + ky, ix = ox * SX - px + kx;
+                    if (INSIDE || (iy >= 0 && iy < H && ix >= 0 && ix < W))
+                        dx[iy * W + ix] += part;
+                }
+        }
     }
 }

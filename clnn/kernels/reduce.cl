@@ -24,6 +24,26 @@
     }
 
 REDUCE(sum, y + v)
+
+// The sum of neighbours (inner = 1) in eight interleaved parts: an addition need not wait for the one before.
+__kernel void sum_neighbours(__global const REAL *x, __global REAL *out, int outer, int n, int inner, int chunk)
+{
+    int c = get_global_id(1), o = get_global_id(2);
+    if (get_global_id(0) > 0 || o >= outer) return;
+    int k = c * chunk, to = k + chunk < n ? k + chunk : n;
+    x += (size_t)o * n;
+    REAL part[8] = {0, 0, 0, 0, 0, 0, 0, 0}, y = 0;
+    for (; k + 8 <= to; k += 8)
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            part[i] += x[k + i];
+    for (int i = 0; k + i < to; i++)
+        part[i] += x[k + i];
+    for (int i = 0; i < 8; i++)
+        y += part[i];
+    out[(size_t)o * get_global_size(1) + c] = y;
+}
+
 REDUCE(largest, v > y || v != v ? v : y)  // NaN wins, as in NumPy
 REDUCE(smallest, v < y || v != v ? v : y)
 

@@ -12,12 +12,13 @@ CHUNK = 256  # the longest run that one work-item adds up
 
 def reduce_run(device, name, x, outer, n, inner, out=None):
     """Reduce the middle dimension of array x seen as (outer, n, inner), in as many passes as it takes."""
+    name = "sum_neighbours" if name == "sum" and inner == 1 else name
     knl = kernel(device, "reduce", name, REAL=c_name(x.dtype))
     while True:
         chunks = -(-n // CHUNK) if outer * inner < 1024 else 1  # many results keep the device busy as they are
         last = chunks == 1
         result = out if last and out is not None else empty(device, (outer * chunks * inner,), x.dtype)
-        local = (64, 1, 1) if inner > 1 else (1, 1, 1)
+        local = (64, 1, 1) if inner > 1 else (1, 1, 16)
         launch(
             device, knl, (inner, chunks, outer), local, x, result, outer, n, inner, -(-n // chunks),
             flops=outer * (n - chunks) * inner,
