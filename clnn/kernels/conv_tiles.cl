@@ -117,26 +117,30 @@ __kernel void conv_tiles(
             for (int v = 0; v < VECTORS; v++)
                 *(VECTOR *)&out[r * TILE + p][v * V] = sum[r][p][v];
     int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH, first = group * filters + block * WIDTH;
-    size_t to = ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
-    for (int f = 0; f < count; f++, to += QH * QW) {
-        REAL b = bias ? bias[first + f] : 0;
-#pragma unroll
-        for (int q = 0; q < TILE / POOL; q++) {
-            if (ox / POOL + q >= QW) continue;
-            int place = qy * POOL * OW + ox + q * POOL, at = place;
-            REAL top = out[q * POOL][f];
+    y += ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
+    winner += ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
+    for (int q = 0; q < TILE / POOL && ox / POOL + q < QW; q++) {
+        REAL top[WIDTH];
+        int at[WIDTH], corner = qy * POOL * OW + ox + q * POOL;
+        for (int f = 0; f < WIDTH; f++) {  // filters side by side: the compiler makes vectors of them
+            REAL most = out[q * POOL][f];
+            int place = corner;
 #pragma unroll
             for (int r = 0; r < POOL; r++)
 #pragma unroll
                 for (int p = 0; p < POOL; p++) {
                     REAL v = out[r * TILE + q * POOL + p][f];
-                    bool wins = v > top || v != v;
-                    top = wins ? v : top;
-                    at = wins ? place + r * OW + p : at;
+                    bool wins = (v > most) | (v != v);
+                    most = wins ? v : most;
+                    place = wins ? corner + r * OW + p : place;
                 }
-            y[to + q] = top + b;
+            top[f] = most;
+            at[f] = place;
+        }
+        for (int f = 0; f < count; f++) {
+            y[f * QH * QW + q] = top[f] + (bias ? bias[first + f] : 0);
             if (POOL > 1)
-                winner[to + q] = at;
+                winner[f * QH * QW + q] = at[f];
         }
     }
 }

@@ -133,12 +133,15 @@ class Tiling:
 
 
 def tile_candidates(device, pool: int = 1) -> list[dict]:
-    """The tiles that conv_tiles may be compiled with: of whole windows, POOL rows high, their sums in registers."""
-    most = accumulators(device) // pool
+    """The tiles that conv_tiles may be compiled with: POOL rows high, their sums in registers.
+
+    With pooling, at least two windows wide: the loop over a single one PoCL's compiler does not turn into vectors.
+    """
+    most, least = accumulators(device) // pool, 2 * pool if pool > 1 else 1
     return [
         {"VECTORS": vectors, "TILE": tile}
         for vectors in (4, 3, 2, 1)
-        for tile in range(most // vectors // pool * pool, 0, -pool)
+        for tile in range(most // vectors // pool * pool, least - 1, -pool)
     ]
 
 

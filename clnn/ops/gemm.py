@@ -40,7 +40,7 @@ def row_candidates(device) -> list[dict]:
 @lru_cache(maxsize=4096)
 def likely_rows(device, m: int) -> int:
     """The height of a CPU's tiles that cover m rows at the least cost."""
-    return min(heights(device), key=lambda r: -(-m // r) * tile_cost(r, 2) * (1 + 1 / r))
+    return min(heights(device), key=lambda r: -(-m // r) * tile_cost(r, 2))
 
 
 @tuning.cached
