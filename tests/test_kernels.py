@@ -47,11 +47,17 @@ def convolve(x, w, b):
     return np.einsum("nchwij,fcij->nfhw", windows, w) + b[:, None, None]
 
 
+def convolve_and_pool(x, w, b):
+    y = convolve(x, w, b)[..., :2, :4]
+    return y.reshape(*y.shape[:2], 1, 2, 2, 2).max((3, 5))
+
+
 def convolution(rng):
-    """The form of the device's kind, and the plain kernels."""
+    """The form of the device's kind, with pooling too, and the plain kernels."""
     device = clnn.device()
     x, w, b = numbers(rng, 2, 2, 5, 6), numbers(rng, 3, 2, 3, 2), numbers(rng, 3)
     check(ops.conv2d, convolve, x, w, b)
+    check(lambda *t: ops.conv2d_max_pool2d(*t, 1, 0, 1, 1, 2), convolve_and_pool, x, w, b)
     t = [clnn.tensor(v, requires_grad=True) for v in (x, w, b)]
     y = ops.conv2d(*t)
     g = numbers(rng, *y.shape)

@@ -4,7 +4,11 @@
 //   pad_rows       rows with their zero border written out, so that no tap needs a test along x
 //   pack_filters   filters side by side, WIDTH at a time, in the order in which the tiles read them
 //   conv_tiles     the result, max pooled if wanted (and, with turned filters, the gradient of the image)
+//   order_filters  filters in the order in which spread_taps reads them
+//   spread_taps    the gradient of images without border or stride: whole planes, tap after tap, so that it need not
+//                  compute on the border of zeros that the result's gradient would get
 //   pack_channels  the result's gradient, WIDTH filters side by side
+//   pack_winners   the same straight from the gradient of max pooled results
 //   weight_tiles   the gradient of the filters: a tile of one row of taps by WIDTH filters
 //
 // Why it is fast: a vector holds V filters, so a pixel is loaded once for WIDTH products and a vector of filters
@@ -145,6 +149,70 @@ __kernel void conv_tiles(
     }
 }
 
+// out[channel][ky][filter][kx] from w[filter][channel][ky][kx], within each group; one filter's channel a work-item
+__kernel void order_filters(__global const REAL *w, __global REAL *out, int filters, int channels, int KH, int size)
+{
+    int i = get_global_id(0);
+    if (i >= size) return;
+    int c = i % channels, f = i / channels, group = f / filters;
+    out += ((size_t)(group * channels + c) * KH * filters + f % filters) * KW;
+    w += (size_t)i * KH * KW;
+    for (int ky = 0; ky < KH; ky++)
+        for (int kx = 0; kx < KW; kx++)
+            out[ky * filters * KW + kx] = w[ky * KW + kx];
+}
+
+// dx[n][c][H][W], one plane a work-item, from g[n][F][pitch]: planes of g whose rows are filled up with zeros to the
+// length W of the image's, so that each tap shifts all of them by one distance, and whose number of elements is filled
+// up to a multiple of WIDTH. The sums over all filters stay in registers for one row of taps.
+__kernel void spread_taps(
+    __global const REAL *g, __global const REAL *ordered, __global REAL *dx, int pitch,
+    int C, int H, int W, int F, int OH, int OW, int groups, int KH, int dy)
+{
+    int c = get_global_id(0), batch = get_global_id(1), channels = C / groups, filters = F / groups;
+    int positions = (OH - 1) * W + OW;  // the zeros behind the last need not, and must not, be added
+    g += (size_t)batch * filters * pitch;
+    ordered += (size_t)(batch % groups * channels + c) * KH * filters * KW;
+    dx += ((size_t)batch * channels + c) * H * W;
+    for (int i = 0; i < H * W; i++)
+        dx[i] = 0;
+    for (int from = 0; from < positions; from += WIDTH)
+        for (int ky = 0; ky < KH; ky++) {
+            VECTOR sum[KW][VECTORS];
+#pragma unroll
+            for (int kx = 0; kx < KW; kx++)
+#pragma unroll
+                for (int v = 0; v < VECTORS; v++)
+                    sum[kx][v] = (VECTOR)(0);
+            __global const REAL *at = g + from, *w = ordered + ky * filters * KW;
+            for (int f = 0; f < filters; f++, at += pitch, w += KW) {
+                VECTOR grad[VECTORS];
+#pragma unroll
+                for (int v = 0; v < VECTORS; v++)
+                    grad[v] = *(__global const VECTOR *)(at + v * V);
+#pragma unroll
+                for (int kx = 0; kx < KW; kx++) {
+                    REAL tap = w[kx];
+#pragma unroll
+                    for (int v = 0; v < VECTORS; v++)
+                        sum[kx][v] += tap * grad[v];
+                }
+            }
+            int count = positions - from < WIDTH ? positions - from : WIDTH;
+            REAL out[KW][WIDTH] __attribute__((aligned(64)));
+#pragma unroll
+            for (int kx = 0; kx < KW; kx++)
+#pragma unroll
+                for (int v = 0; v < VECTORS; v++)
+                    *(VECTOR *)&out[kx][v * V] = sum[kx][v];
+            for (int kx = 0; kx < KW; kx++) {
+                __global REAL *to = dx + ky * dy * W + kx * DX + from;
+                for (int i = 0; i < count; i++)
+                    to[i] += out[kx][i];
+            }
+        }
+}
+
 // out[n][group][block][position][WIDTH] from g[N][F][positions]; 16 positions a work-item
 __kernel void pack_channels(__global const REAL *g, __global REAL *out, int filters, int positions)
 {
@@ -157,6 +225,22 @@ __kernel void pack_channels(__global const REAL *g, __global REAL *out, int filt
     for (int o = from; o < to; o++)
         for (int j = 0; j < WIDTH; j++)
             out[o * WIDTH + j] = j < count ? g[j * positions + o] : 0;
+}
+
+// The same from the gradients g[N][F][windows] of a max pooling, each of which goes to its winner's position
+__kernel void pack_winners(
+    __global const REAL *g, __global const int *winner, __global REAL *out, int filters, int positions, int windows)
+{
+    int block = get_global_id(0), batch = get_global_id(1), blocks = get_global_size(0);
+    int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH;
+    out += (size_t)(batch * blocks + block) * positions * WIDTH;
+    g += (size_t)(batch * filters + block * WIDTH) * windows;
+    winner += (size_t)(batch * filters + block * WIDTH) * windows;
+    for (int i = 0; i < positions * WIDTH; i++)
+        out[i] = 0;
+    for (int j = 0; j < count; j++)
+        for (int q = 0; q < windows; q++)
+            out[winner[j * windows + q] * WIDTH + j] = g[j * windows + q];
 }
 
 // dw[part][F][C / groups][KH][KW]: the sum over images part * share .. (part + 1) * share - 1

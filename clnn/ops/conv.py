@@ -104,7 +104,10 @@ CONSTANTS = {
     "pad_rows": ("REAL",),
     "pack_filters": FILTERS,
     "pack_channels": FILTERS,
+    "pack_winners": FILTERS,
     "weight_tiles": FILTERS + TAPS,
+    "order_filters": ("REAL", *TAPS),
+    "spread_taps": FILTERS + TAPS,
     "conv_tiles": FILTERS + TAPS + ("TILE", "POOL"),
 }
 
@@ -203,7 +206,52 @@ def backward_data_plain(device, g, w, geo):
     return dx
 
 
+@tuning.cached
+def spreading(device, dtype, geo: Geometry) -> Tiling | None:
+    """The constants of spread_taps, where that fits and has less to compute than tiles on a border of zeros."""
+    v, filled, most = vector_width(device, dtype), geo.OH * geo.W, accumulators(device)
+    allowed = [n for n in (4, 3, 2, 1) if n * geo.KW <= most]
+    if device.kind != "CPU" or not allowed or (geo.sy, geo.sx, geo.py, geo.px) != (1, 1, 0, 0):
+        return None
+    vectors = min(allowed, key=lambda n: round_up(filled, v * n))
+    spread = geo.C * geo.KH * round_up(filled, v * vectors) // v
+    tiles = tiling(device, dtype, geo.transposed())
+    blocks = -(-geo.C // geo.groups // tiles.width) * geo.groups
+    tiled = blocks * tiles.VECTORS * geo.OH * geo.KH * round_up(geo.W, tiles.TILE)
+    if 1.2 * spread > tiled:  # adding up the taps takes its time, too
+        return None
+    return Tiling(c_name(dtype), v, vectors, 1, geo.KW, geo.sx, geo.dx)
+
+
+def backward_data_spread(device, g, w, geo, tiles, out):
+    """The gradient by the image, each plane by one work-item that adds up what each tap sends."""
+    ordered, channels, filters = empty(device, (w.size,), w.dtype), geo.C // geo.groups, geo.F // geo.groups
+    order = tiles.kernel(device, "order_filters")
+    launch(device, order, (geo.F * channels,), (16,), w, ordered, filters, channels, geo.KH, geo.F * channels)
+    count, filled = out.shape[0], geo.OH * geo.W
+    pitch, pad = round_up(filled, tiles.width), tiles.kernel(device, "pad_rows")
+    rows = empty(device, (count * geo.F * filled,), g.dtype)
+    launch(device, pad, (rows.size // geo.W,), (16,), g, rows, rows.size // geo.W, geo.OW, geo.W, 0)
+    planes = rows
+    if pitch > filled:
+        planes = empty(device, (count * geo.F * pitch,), g.dtype)
+        launch(device, pad, (count * geo.F,), (16,), rows, planes, count * geo.F, filled, pitch, 0)
+    launch(
+        device, tiles.kernel(device, "spread_taps"), (channels, count * geo.groups), (1, 1), planes, ordered, out,
+        pitch, geo.C, geo.H, geo.W, geo.F, geo.OH, geo.OW, geo.groups, geo.KH, geo.dy, flops=geo.flops(count),
+    )  # fmt: skip
+    return out
+
+
 def backward_data(device, g, w, geo, out=None):
+    """The gradient by the image."""
+    if (tiles := spreading(device, g.dtype, geo)) is not None:
+        out = empty(device, (g.shape[0], geo.C, geo.H, geo.W), g.dtype) if out is None else out
+        return backward_data_spread(device, g, w, geo, tiles, out)
+    return backward_data_turned(device, g, w, geo, out)
+
+
+def backward_data_turned(device, g, w, geo, out=None):
     """The gradient by the image: a convolution of g, its elements ``stride`` apart, with the turned filters."""
     turned = empty(device, w.shape, w.dtype)
     geo.launch(device, "turn_filters", w.dtype, (w.size,), (64,), w, turned)
@@ -251,15 +299,22 @@ def backward_weight_unfolded(device, x, g, geo, out):
         )  # fmt: skip
 
 
-def backward_weight_tiles(device, x, g, geo, out):
-    """The gradient by the filters, a row of taps at a time; the images are shared out so that all cores work."""
+def backward_weight_tiles(device, x, g, geo, out, winner=None):
+    """The gradient by the filters, a row of taps at a time; the images are shared out so that all cores work.
+
+    With ``winner``, g is the gradient of max pooled results and ``winner`` the place of each in its plane.
+    """
     # Not a tuned tile: its width decides how the images are shared out, and so the order of the sum.
     tiles, groups = tiling(device, x.dtype, geo, tuned=False), geo.groups
     filters, count = geo.F // groups, x.shape[0]
     blocks, positions = -(-filters // tiles.width), geo.OH * geo.OW
     packed = empty(device, (count * groups * blocks * positions * tiles.width,), g.dtype)
-    size = (-(-positions // 16), blocks, count * groups)
-    launch(device, tiles.kernel(device, "pack_channels"), size, (1, 1, 1), g, packed, filters, positions)
+    if winner is None:
+        size = (-(-positions // 16), blocks, count * groups)
+        launch(device, tiles.kernel(device, "pack_channels"), size, (1, 1, 1), g, packed, filters, positions)
+    else:
+        pack, windows = tiles.kernel(device, "pack_winners"), g.shape[2] * g.shape[3]
+        launch(device, pack, (blocks, count * groups), (1, 1), g, winner, packed, filters, positions, windows)
     rows = padded_rows(device, x, geo, tiles, tile=1)
     strips = geo.C // groups * geo.KH
     parts = min(count, -(-4 * device.cores // (strips * blocks * groups)))
@@ -278,9 +333,13 @@ def backward_weight_tiles(device, x, g, geo, out):
 def backward_weight(device, x, g, geo, out=None):
     """The gradient by the filters."""
     out = empty(device, (geo.F, geo.C // geo.groups, geo.KH, geo.KW), x.dtype) if out is None else out
-    tiles = device.kind == "CPU" and geo.KW > 1  # with a single tap a tile would have too few sums to work on
-    (backward_weight_tiles if tiles else backward_weight_unfolded)(device, x, g, geo, out)
+    (backward_weight_tiles if weighs_by_tiles(device, geo) else backward_weight_unfolded)(device, x, g, geo, out)
     return out
+
+
+def weighs_by_tiles(device, geo: Geometry) -> bool:
+    """Whether weight_tiles is the form to use: with a single tap a tile would have too few sums to work on."""
+    return device.kind == "CPU" and geo.KW > 1
 
 
 class Conv2dFunction(Function):

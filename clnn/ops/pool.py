@@ -7,7 +7,19 @@ import numpy as np
 from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor
-from .conv import Conv2dFunction, Geometry, conv2d, forward_tiles, geometry, pair, tile_candidates
+from .conv import (
+    Conv2dFunction,
+    Geometry,
+    backward_data,
+    backward_weight,
+    backward_weight_tiles,
+    conv2d,
+    forward_tiles,
+    geometry,
+    pair,
+    tile_candidates,
+    weighs_by_tiles,
+)
 from .gemm import operands
 from .reduce import reduce_axes
 
@@ -102,10 +114,19 @@ class ConvMaxPool(Pool, Conv2dFunction):
         return y
 
     def backward(self, grad):
-        db = None
+        device, geo, dx, dw, db = self.device, self.geo, None, None, None
+        packs = weighs_by_tiles(device, geo)
+        unpooled = self.spread(grad, self.winner) if self.needs[0] or not packs else None
+        if self.needs[0]:
+            dx = backward_data(device, unpooled, self.w, geo, out=self.grad_array(0))
+        if self.needs[1] and packs:
+            dw = self.grad_array(1)
+            backward_weight_tiles(device, self.x, grad, geo, dw, self.winner)
+        elif self.needs[1]:
+            dw = backward_weight(device, self.x, unpooled, geo, out=self.grad_array(1))
         if len(self.needs) > 2 and self.needs[2]:  # the pooled gradients add up to the same and are fewer
-            db = reduce_axes(self.device, "sum", grad, (0, 2, 3), out=self.grad_array(2))
-        return (*self.backward_product(self.spread(grad, self.winner)), db)[: len(self.needs)]
+            db = reduce_axes(device, "sum", grad, (0, 2, 3), out=self.grad_array(2))
+        return (dx, dw, db)[: len(self.needs)]
 
 
 def conv2d_max_pool2d(input, weight, bias, stride, padding, dilation, groups, kernel_size: int) -> Tensor:
