@@ -10,8 +10,8 @@ from scipy import signal
 
 import clnn
 from clnn.errors import DTypeError, ShapeError
-from clnn.ops import conv, conv2d
-from clnn.program import fill, wrap
+from clnn.ops import conv, conv2d, gemm
+from clnn.program import c_name, empty, fill, wrap
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -325,3 +325,26 @@ def test_rows_that_the_border_crops_away(device, monkeypatch):
     got = whole.get()
     assert got[gap : gap + 4].tolist() == [0] * 4
     assert (np.delete(got, range(gap, gap + 4)) == 7).all()
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("height, width, kernel, dilation", [
+    (12, 12, (5, 5), 1), (7, 5, (3, 2), 1), (9, 17, (1, 4), 1), (11, 13, (3, 2), (2, 3)), (6, 6, (6, 6), 1),
+    (33, 4, (2, 1), 1),
+])  # fmt: skip
+def test_tap_after_tap(device, monkeypatch, groups, height, width, kernel, dilation):
+    """The form for images without a border, which the cost model chooses for some sizes only, in every vector width."""
+    monkeypatch.setattr(device, "kind", "CPU")
+    rng = generator(height * width)
+    for dtype in dtypes():
+        w = numbers(rng, 3 * groups, 2, *kernel)
+        geo = conv.geometry((2, 2 * groups, height, width), w.shape, 1, 0, dilation, groups)
+        g = numbers(rng, 2, geo.F, geo.OH, geo.OW)
+        slopes, filters = [clnn.tensor(v, dtype=dtype).array for v in (g, w)]
+        want = conv.backward_data_plain(device, slopes, filters, geo).get()
+        v = gemm.vector_width(device, np.dtype(dtype))
+        for vectors in (1, 2, 3):
+            tiles = conv.Tiling(c_name(np.dtype(dtype)), v, vectors, 1, geo.KW, geo.sx, geo.dx)
+            out = fill(empty(device, want.shape, np.dtype(dtype)), np.nan)
+            got = conv.backward_data_spread(device, slopes, filters, geo, tiles, out).get()
+            assert_close(got, want, 1e-5 if dtype == np.float32 else 1e-13, f"{vectors} vectors")
