@@ -121,11 +121,17 @@ __kernel void conv_tiles(
             for (int v = 0; v < VECTORS; v++)
                 *(VECTOR *)&out[r * TILE + p][v * V] = sum[r][p][v];
     int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH, first = group * filters + block * WIDTH;
-    y += ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
-    winner += ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
-    for (int q = 0; q < TILE / POOL && ox / POOL + q < QW; q++) {
-        REAL top[WIDTH];
-        int at[WIDTH], corner = qy * POOL * OW + ox + q * POOL;
+    int wide = QW - ox / POOL < TILE / POOL ? QW - ox / POOL : TILE / POOL;
+    size_t to = ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
+#if POOL == 1
+    for (int f = 0; f < count; f++, to += OH * OW)
+        for (int q = 0; q < wide; q++)
+            y[to + q] = out[q][f] + (bias ? bias[first + f] : 0);
+#else
+    REAL top[TILE / POOL][WIDTH];
+    int at[TILE / POOL][WIDTH];
+    for (int q = 0; q < TILE / POOL; q++) {
+        int corner = qy * POOL * OW + ox + q * POOL;
         for (int f = 0; f < WIDTH; f++) {  // filters side by side: the compiler makes vectors of them
             REAL most = out[q * POOL][f];
             int place = corner;
@@ -138,15 +144,16 @@ __kernel void conv_tiles(
                     most = wins ? v : most;
                     place = wins ? corner + r * OW + p : place;
                 }
-            top[f] = most;
-            at[f] = place;
-        }
-        for (int f = 0; f < count; f++) {
-            y[f * QH * QW + q] = top[f] + (bias ? bias[first + f] : 0);
-            if (POOL > 1)
-                winner[f * QH * QW + q] = at[f];
+            top[q][f] = most;
+            at[q][f] = place;
         }
     }
+    for (int f = 0; f < count; f++, to += QH * QW)
+        for (int q = 0; q < wide; q++) {  // neighbours in memory last, so that a line is written while it is near
+            y[to + q] = top[q][f] + (bias ? bias[first + f] : 0);
+            winner[to + q] = at[q][f];
+        }
+#endif
 }
 
 // out[channel][ky][filter][kx] from w[filter][channel][ky][kx], within each group; one filter's channel a work-item
