@@ -55,6 +55,7 @@ __kernel void gemm_pack(
 
 // C[batch] (M x N) = or += sum over `blocks` of A[batch % a_batches][block] (M x K) * panels[batch][block].
 // A second loop over blocks lets the sum run over images, too, as the weight gradient of a convolution does.
+// One of c_row and c_col is 1: C is stored by rows or, transposed, by columns.
 __kernel void gemm_panels(
     __global const REAL *a, int a_start, int a_batches, int a_batch, int a_block, int a_row, int a_col,
     __global const REAL *panels,
@@ -86,19 +87,28 @@ __kernel void gemm_panels(
                 right[r] += value * b1;
             }
         }
-    c += c_start + batch * c_batch;
-    bias += (batch % bias_batches) * bias_batch;
+    REAL out[ROWS][COLUMNS] __attribute__((aligned(64)));
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        VECTOR tile[2] = {left[r], right[r]};
-        const REAL *out = (const REAL *)tile;
-        for (int j = 0; j < COLUMNS; j++)
-            if (i0 + r < M && j0 + j < N) {
-                int to = (i0 + r) * c_row + (j0 + j) * c_col;
-                REAL base = accumulate ? c[to] : bias[(i0 + r) * bias_row + (j0 + j) * bias_col];
-                c[to] = base + out[j];
-            }
+        *(VECTOR *)&out[r][0] = left[r];
+        *(VECTOR *)&out[r][V] = right[r];
     }
+    c += c_start + batch * c_batch + i0 * c_row + j0 * c_col;
+    bias += (batch % bias_batches) * bias_batch + i0 * bias_row + j0 * bias_col;
+    int rows = M - i0 < ROWS ? M - i0 : ROWS, wide = N - j0 < COLUMNS ? N - j0 : COLUMNS;
+    // Neighbours in memory in the inner loop, and no test inside it, so that the compiler makes vectors of it.
+    if (accumulate) {
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < wide; j++)
+                c[r * c_row + j * c_col] += out[r][j];
+    } else if (c_col == 1) {
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < wide; j++)
+                c[r * c_row + j] = out[r][j] + bias[r * bias_row + j * bias_col];
+    } else
+        for (int j = 0; j < wide; j++)
+            for (int r = 0; r < rows; r++)
+                c[r + j * c_col] = out[r][j] + bias[r * bias_row + j * bias_col];
 }
 
 #if COLUMNS == 64
