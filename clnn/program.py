@@ -25,6 +25,7 @@ SCALARS = {
 }  # fmt: skip
 C_NAMES = {np.dtype(t): name for t, name in zip("fdi?", ("float", "double", "int", "uchar"), strict=True)}
 
+Array = cl.array.Array
 MOST_UPLOADS = 32  # copies to the device that may be under way
 
 
@@ -38,12 +39,17 @@ def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+@lru_cache(maxsize=8192)
+def _layout(shape: tuple[int, ...], dtype) -> tuple[int, tuple[int, ...]]:
+    """The number of elements, and the strides in bytes."""
+    return math.prod(shape), tuple(s * dtype.itemsize for s in strides_of(shape))
+
+
 def wrap(owner, buffer, shape: tuple[int, ...], dtype) -> cl.array.Array:
     """The pyopencl array of a buffer on the owner's queue (a Device or an array), C-contiguous from offset 0."""
-    size, itemsize = math.prod(shape), dtype.itemsize
-    strides = tuple(s * itemsize for s in strides_of(shape))
+    size, strides = _layout(shape, dtype)
     # The general constructor looks at everything again, which takes longer than a small kernel runs.
-    return cl.array.Array(
+    return Array(
         None, shape, dtype, data=buffer, strides=strides,
         _fast=True, _size=size, _context=owner.context, _queue=owner.queue,
     )  # fmt: skip
@@ -160,8 +166,8 @@ def launch(
     passed as their buffers. For profiles, ``flops`` says how many arithmetic operations the work takes (a function
     such as exp counts as one), ``nbytes`` how many bytes must be read and written; left out, each array once.
     """
-    size = tuple(-(-s // g) * g for s, g in zip(size, local, strict=True))
-    event = knl(device.queue, size, local, *[a.base_data if isinstance(a, cl.array.Array) else a for a in args])
+    size = tuple([-(-s // g) * g for s, g in zip(size, local, strict=True)])
+    event = knl(device.queue, size, local, *[a.base_data if type(a) is Array else a for a in args])
     if recorder is not None:
         if nbytes is None:
             nbytes = sum(a.nbytes for a in args if isinstance(a, cl.array.Array))

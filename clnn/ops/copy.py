@@ -1,5 +1,7 @@
 """Moving elements: reshape, transpose, broadcast, slices, rows by index, conversion."""
 
+import math
+
 import numpy as np
 import pyopencl as cl
 
@@ -78,10 +80,10 @@ class Reshape(Function):
 def reshape(x: Tensor, *shape) -> Tensor:
     """The same elements in another shape; one size may be -1. Raises ShapeError if the sizes do not fit."""
     shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
-    known = int(np.prod([n for n in shape if n != -1]))
+    known = math.prod([n for n in shape if n != -1])
     if shape.count(-1) == 1 and known and x.size % known == 0:
         shape = tuple(x.size // known if n == -1 else n for n in shape)
-    if int(np.prod(shape)) != x.size or any(n < 1 for n in shape):
+    if math.prod(shape) != x.size or any(n < 1 for n in shape):
         raise ShapeError(f"{x.size} elements of shape {x.shape} cannot take the shape {shape}")
     return Reshape(shape)(x)
 
@@ -218,7 +220,7 @@ class TakeRows(Function):
 
     def forward(self, x):
         self.former = x.shape
-        self.width = int(np.prod(x.shape[1:], dtype=int))
+        self.width = math.prod(x.shape[1:])
         out = empty(self.device, self.rows.shape + x.shape[1:], x.dtype)
         knl = kernel(self.device, "copy", "take_rows", FROM=c_name(x.dtype), TO=c_name(x.dtype))
         index = upload(self.device, self.rows)

@@ -1,5 +1,7 @@
 """Local response normalisation."""
 
+import math
+
 import numpy as np
 
 from ..errors import ShapeError
@@ -37,7 +39,7 @@ class LocalResponseNorm(Function):
 
     def _run(self, name, flops_each, *arrays):
         x = arrays[0]
-        count, channels, positions = x.shape[0], x.shape[1], int(np.prod(x.shape[2:]))
+        count, channels, positions = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         span, depth, local = (SPAN, channels, (1, 1, 1)) if self.device.kind == "CPU" else (1, 1, (64, 1, 1))
         real, root = c_name(x.dtype), square_root(self.device, x.dtype)
         knl = kernel(self.device, "norm", name, REAL=real, SPAN=span, SQRT=root, THREE_QUARTERS=int(self.beta == 0.75))

@@ -1,5 +1,7 @@
 """Sums, means, extremes along dimensions, and the broadcasting that is their opposite."""
 
+import math
+
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
@@ -40,7 +42,7 @@ def reduce_axes(device, name, x, axes, out=None):
             runs.append([d, d + 1])
     size = list(shape)
     for at, (a, b) in reversed(list(enumerate(runs))):  # from the back, so that the axes in front keep their places
-        outer, n, inner = int(np.prod(size[:a])), int(np.prod(size[a:b])), int(np.prod(size[b:]))
+        outer, n, inner = math.prod(size[:a]), math.prod(size[a:b]), math.prod(size[b:])
         x = reduce_run(device, name, x, outer, n, inner, out if at == 0 else None)
         del size[a:b]
     return reshaped(x, kept) if out is None else out
@@ -188,7 +190,7 @@ def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The place of the first largest element, of all or along ``dim``, as int32."""
     axes = axes_of(x, dim if dim is None else (dim,)) if x.ndim else ()
     before, after = (x.shape[: axes[0]], x.shape[axes[-1] + 1 :]) if axes else ((), ())
-    outer, inner = int(np.prod(before)), int(np.prod(after))
+    outer, inner = math.prod(before), math.prod(after)
     shape = (*before, *[1 for _ in axes], *after) if keepdim else before + after
     out = empty(x.device, shape, np.dtype(np.int32))
     knl = kernel(x.device, "reduce", "argmax", REAL=c_name(x.dtype))
