@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import pooch
 from .device import Device
 from .device import device as get_device
 from .errors import DeviceError
+from .files import write_whole
 from .ops import ceiling
 from .profiler import profile
 from .program import empty, fill, upload
@@ -128,14 +128,9 @@ def _kept(device: Device) -> Ceilings | None:
 
 def _keep(device: Device, found: Ceilings) -> None:
     path = _file()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**_read(), _key(device): asdict(found)}, indent=1)
-        try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, f"{text}\n".encode())
     except OSError as error:
         warnings.warn(f"{path} cannot be written ({error}): the ceilings will be measured again", stacklevel=3)

@@ -1,7 +1,6 @@
 """Weights and checkpoints in files: safetensors, never pickle, written whole or not at all."""
 
 import glob
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from .errors import CheckpointError
+from .files import write_whole
 from .tensor import Tensor
 
 
@@ -19,17 +19,9 @@ def save(state_dict, path, metadata: dict[str, str] | None = None) -> None:
     """
     path = Path(path)
     arrays = {k: np.asarray(v.numpy() if isinstance(v, Tensor) else v, order="C") for k, v in state_dict.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # by a process that was killed
         left.unlink(missing_ok=True)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(to_bytes(arrays, metadata))
-            file.flush()
-            os.fsync(file.fileno())  # the contents must be on disk before the name points at them
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, to_bytes(arrays, metadata))
 
 
 def load(path) -> dict[str, np.ndarray]:

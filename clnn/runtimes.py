@@ -10,6 +10,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from .files import write_whole
+
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
 
 
@@ -42,9 +44,7 @@ def _write_icd_files(folder: Path, library: Path) -> None:
         (folder / stale).unlink(missing_ok=True)
     for name, text in wanted.items():
         if not (folder / name).exists() or (folder / name).read_text() != text:
-            temporary = folder / f"{name}.{os.getpid()}"
-            temporary.write_text(text)
-            os.replace(temporary, folder / name)
+            write_whole(folder / name, text.encode())
 
 
 def host_cpu_name(flags: set[str]) -> str:

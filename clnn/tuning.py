@@ -17,6 +17,7 @@ import pooch
 
 from .device import Device
 from .errors import ClnnError
+from .files import write_whole
 
 _tables = {}  # device -> {family: {key: choice}}
 _cached = []  # the functions whose results depend on the tables
@@ -62,15 +63,10 @@ def save(device: Device) -> Path:
     Raises ClnnError where it cannot be written.
     """
     path = file_of(device)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     text = json.dumps({"device": _identity(device), "choices": _table(device)}, indent=1)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, f"{text}\n".encode())
     except OSError as error:
         raise ClnnError(f"{path} cannot be written ({error}). Make room or get the right to write there.") from error
     return path

@@ -14,6 +14,7 @@ import pyopencl as cl
 from ..ceilings import ceilings
 from ..device import ALIASES, Device
 from ..errors import BenchmarkError
+from ..files import write_whole
 from ..profiler import COLOURS
 
 SCHEMA = 1
@@ -113,12 +114,7 @@ def save(report: dict, path: Path) -> Path:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, content)
 
 
 def load(path: Path) -> dict:
