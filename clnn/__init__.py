@@ -11,10 +11,12 @@ from .errors import (
     DeviceError,
     DeviceMemoryError,
     DTypeError,
+    GradientError,
     GraphError,
     KernelCompileError,
     LabelError,
     NonFiniteLossError,
+    OptimizerError,
     ShapeError,
     StateDictError,
 )  # fmt: skip
@@ -41,9 +43,9 @@ from .trainer import Trainer, evaluate, sgd
 __version__ = "0.1.0"
 __all__ = [
     "CheckpointError", "ClnnError", "DTypeError", "DataError", "Device", "DeviceError", "DeviceMemoryError",
-    "GraphError", "KernelCompileError", "LabelError", "NonFiniteLossError", "ShapeError", "StateDictError", "Tensor",
-    "Trainer", "arange", "ceilings", "converge", "data", "device", "devices", "evaluate", "every", "full",
-    "is_grad_enabled", "load", "manual_seed", "modules", "no_grad", "ones", "ones_like", "ops", "optim", "profile",
-    "progress", "rand", "randn", "save", "sgd", "summary", "synchronize", "take", "tensor", "use_device", "zeros",
-    "zeros_like",
+    "GradientError", "GraphError", "KernelCompileError", "LabelError", "NonFiniteLossError", "OptimizerError",
+    "ShapeError", "StateDictError", "Tensor", "Trainer", "arange", "ceilings", "converge", "data", "device", "devices",
+    "evaluate", "every", "full", "is_grad_enabled", "load", "manual_seed", "modules", "no_grad", "ones", "ones_like",
+    "ops", "optim", "profile", "progress", "rand", "randn", "save", "sgd", "summary", "synchronize", "take", "tensor",
+    "use_device", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -41,6 +41,14 @@ class GraphError(ClnnError, RuntimeError):
     """backward() was asked for where the tape cannot give it."""
 
 
+class GradientError(ClnnError, RuntimeError):
+    """The gradient that the tape gives and the numeric one differ."""
+
+
+class OptimizerError(ClnnError, RuntimeError):
+    """An optimiser was asked to move parameters that another one has taken over."""
+
+
 class StateDictError(ClnnError, KeyError):
     """A state dict lacks names, has too many, or holds other shapes."""
 

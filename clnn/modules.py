@@ -208,6 +208,8 @@ class Linear(Module):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        if in_features < 1 or out_features < 1:
+            raise ShapeError(f"Linear needs at least one feature in and one out, got {in_features} and {out_features}")
         self.in_features, self.out_features = in_features, out_features
         bound = in_features**-0.5
         self.weight = Parameter(uniform((out_features, in_features), bound))
@@ -234,6 +236,8 @@ class Conv2d(Module):
         self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
         bias: bool = True,
     ):  # fmt: skip
+        if in_channels < 1 or out_channels < 1:
+            raise ShapeError(f"Conv2d needs at least one channel in and one out, got {in_channels} and {out_channels}")
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ShapeError(f"{in_channels} to {out_channels} channels do not divide into {groups} groups")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups

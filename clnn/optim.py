@@ -6,7 +6,7 @@ import numpy as np
 import pyopencl as cl
 import pyopencl.array
 
-from .errors import DTypeError, StateDictError
+from .errors import DTypeError, OptimizerError, StateDictError
 from .program import c_name, copy_into, fill, kernel, launch, round_up
 from .tensor import Tensor
 
@@ -63,10 +63,13 @@ class FlatParameters:
         return found
 
     def collect(self) -> None:
-        """See that every gradient lies in its slot. Raises RuntimeError if another optimiser took the parameters."""
+        """See that every gradient lies in its slot. Raises OptimizerError if another took the parameters."""
         for p, slot in zip(self.parameters, self.slots, strict=True):
             if p._grad_slot is not slot:
-                raise RuntimeError("another optimiser was made for these parameters since: use that one")
+                raise OptimizerError(
+                    "another optimiser was made for these parameters since, and their gradients go to that one: call "
+                    "its step(), or make this one anew"
+                )
             if p.grad is not None and p.grad.array is not slot:
                 copy_into(slot, p.grad.array)
                 p.grad = Tensor(slot, p.device)

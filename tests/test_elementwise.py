@@ -230,6 +230,34 @@ def test_gradients_at_ties_and_edges():
     np.testing.assert_allclose(x.grad.numpy(), [0, 11], rtol=1e-6)
 
 
+def test_clamp_passes_the_gradient_at_its_limits():
+    """As PyTorch does, for numbers and for tensors as limits; a limit gets the gradient of what it replaced."""
+    x = clnn.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, np.nan], requires_grad=True)
+    y = x.clamp(-1, 1)
+    y.sum().backward()
+    assert y.numpy()[:5].tolist() == [-1, -1, 0, 1, 1] and np.isnan(y.numpy()[5])
+    assert x.grad.numpy().tolist() == [0, 1, 1, 1, 0, 0]
+    x, low = clnn.tensor([[1.0, 2.0, 3.0]] * 2, requires_grad=True), clnn.tensor([2.0, 2.0, 2.0], requires_grad=True)
+    x.clamp(min=low, max=2.5).sum().backward()
+    assert x.grad.numpy().tolist() == [[0, 1, 0]] * 2 and low.grad.numpy().tolist() == [2, 0, 0]
+    assert clnn.tensor([1.0, 2.0]).clamp(min=3, max=0).numpy().tolist() == [0, 0]  # as NumPy and PyTorch
+
+
+def test_a_sum_of_absolute_values_as_penalty():
+    """loss + lam * w.abs().sum(), the L1 penalty: lam times the sign of w, nothing where w is 0."""
+    rng = generator(6)
+    w = numbers(rng, 5, 3)
+    w[rng.random(w.shape) < 0.4] = 0
+    t = clnn.tensor(w, requires_grad=True)
+    x = clnn.tensor(numbers(rng, 7, 5))
+    loss = ((x @ t) ** 2).sum() + 0.25 * t.abs().sum()
+    loss.backward()
+    x = x.numpy().astype(float)
+    assert (w == 0).any()
+    assert_close(loss.item(), ((x @ w) ** 2).sum() + 0.25 * np.abs(w).sum(), 1e-5, "loss")
+    assert_close(t.grad.numpy(), 2 * x.T @ (x @ w) + 0.25 * np.sign(w), 1e-5, "gradient")
+
+
 def test_exp_log_sqrt_are_accurate():
     """OpenCL allows 3 units in the last place (6e-8 each) for exp, log and sqrt."""
     x = np.linspace(-87, 88, 100_003).astype(np.float32)

@@ -418,6 +418,11 @@ def test_wrong_settings():
     for make in (lambda: nn.Conv2d(3, 4, 3, groups=2), lambda: nn.Conv2d(4, 3, 3, groups=2)):
         with pytest.raises(ShapeError, match="do not divide into 2 groups"):
             make()
+    for sizes in ((0, 5), (5, 0), (-1, 2)):
+        with pytest.raises(ShapeError, match=f"Linear needs at least one feature .* got {sizes[0]} and {sizes[1]}"):
+            nn.Linear(*sizes)
+        with pytest.raises(ShapeError, match=f"Conv2d needs at least one channel .* got {sizes[0]} and {sizes[1]}"):
+            nn.Conv2d(*sizes, 3)
     with pytest.raises(ShapeError, match="kernel_size must be an integer or a pair"):
         nn.Conv2d(3, 4, (3, 3, 3))
     with pytest.raises(ValueError, match=r"must lie in 0 \.\. 1, got 1\.5"):

@@ -173,6 +173,27 @@ class Minimum(Maximum):
     name = "minimum"
 
 
+class AtLeast(Maximum):
+    """x, but no less than a limit; where they are equal x gets the whole gradient, as in PyTorch's ``clamp``."""
+
+    def left(self, grad):
+        return self._where("eq", grad)
+
+    def right(self, grad):
+        return self._where("ne", grad)
+
+    def _where(self, comparison, grad):
+        """The gradient where the result compares so with x, elsewhere 0."""
+        mask = Tensor(binary(self.device, comparison, self.out, self.x, dtype=np.dtype(np.bool_)), self.device)
+        return self.go("mul", grad, mask.astype(grad.dtype).array)
+
+
+class AtMost(AtLeast):
+    """x, but no more than a limit."""
+
+    name = "minimum"
+
+
 def match(x, y, real=False):
     """Two operands of one element type; numbers stay numbers, NumPy arrays become tensors beside the other.
 
@@ -256,9 +277,9 @@ def minimum(x, y) -> Tensor:
 
 @method("clamp", "clip")
 def clamp(x: Tensor, min=None, max=None) -> Tensor:
-    """x limited to the range from ``min`` to ``max``; either may be left out."""
-    x = x if min is None else maximum(x, min)
-    return x if max is None else minimum(x, max)
+    """x limited to the range from ``min`` to ``max``; either may be left out. At a limit the derivative is 1."""
+    x = x if min is None else apply(AtLeast, x, min)
+    return x if max is None else apply(AtMost, x, max)
 
 
 for _name, _function in (("__rsub__", sub), ("__rtruediv__", div), ("__rpow__", power)):
