@@ -160,9 +160,8 @@ class HookHandle:
 class Sequential(Module):
     """Modules one after another, named "0", "1", ...
 
-    A convolution whose activation is followed by max pooling is computed in the order convolution, pooling,
-    activation: the activations here never fall, so the largest element stays the largest. That leaves fewer
-    elements to activate, and on a CPU pools before anything is written. Modules with hooks are left as they stand.
+    A ``Linear`` or ``Conv2d`` and the ReLU, Tanh or Sigmoid behind it are computed in one launch, and on a CPU so is
+    a convolution with the activation and max pooling behind it. Modules with hooks are left as they stand.
     """
 
     def __init__(self, *modules: Module):
@@ -172,12 +171,15 @@ class Sequential(Module):
     def forward(self, x):
         modules = list(self)
         while modules:
-            conv, activation, pool = (*modules[:3], None, None)[:3]
-            if _poolable(conv, activation, pool):
-                x = activation(conv.forward_pooled(x, pool.kernel_size))
+            layer, activation, pool = (*modules[:3], None, None)[:3]
+            if not _fusable(layer, activation):
+                x = modules.pop(0)(x)
+            elif _poolable(layer, pool):
+                x = layer.forward_pooled(x, pool.kernel_size, ACTIVATIONS[type(activation)])
                 del modules[:3]
             else:
-                x = modules.pop(0)(x)
+                x = layer.forward(x, ACTIVATIONS[type(activation)])
+                del modules[:2]
         return x
 
     def __iter__(self):
@@ -191,14 +193,18 @@ class Sequential(Module):
         return Sequential(*chosen) if isinstance(i, slice) else chosen
 
 
-def _poolable(conv, activation, pool) -> bool:
-    """Whether these are a convolution, an activation that never falls, and max pooling of windows side by side."""
-    # Not isinstance: a subclass may compute something else.
-    if not (type(conv) is Conv2d and type(activation) in (ReLU, Tanh, Sigmoid) and type(pool) is MaxPool2d):
+def _fusable(layer, activation) -> bool:
+    """Whether a layer can apply the activation behind it. Not isinstance: a subclass may compute something else."""
+    hooks = any(m.__dict__.get("_hooks") for m in (layer, activation) if m is not None)
+    return type(layer) in (Linear, Conv2d) and type(activation) in ACTIVATIONS and not hooks
+
+
+def _poolable(layer, pool) -> bool:
+    """Whether these are a convolution and max pooling of windows side by side."""
+    if type(layer) is not Conv2d or type(pool) is not MaxPool2d or pool.__dict__.get("_hooks"):
         return False
     plain = type(pool.kernel_size) is int and pool.stride == pool.kernel_size > 1 and not pool.ceil_mode
-    hooks = any(m.__dict__.get("_hooks") for m in (conv, activation, pool))
-    return plain and pool.padding in (0, (0, 0)) and pool.dilation in (1, (1, 1)) and not hooks
+    return plain and pool.padding in (0, (0, 0)) and pool.dilation in (1, (1, 1))
 
 
 class Linear(Module):
@@ -215,8 +221,8 @@ class Linear(Module):
         self.weight = Parameter(uniform((out_features, in_features), bound))
         self.bias = Parameter(uniform((out_features,), bound)) if bias else None
 
-    def forward(self, x):
-        return ops.linear(x, self.weight, self.bias)
+    def forward(self, x, activation: str | None = None):
+        return ops.linear(x, self.weight, self.bias, activation)
 
     def extra_repr(self):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -248,13 +254,14 @@ class Conv2d(Module):
         self.weight = Parameter(uniform(shape, bound))
         self.bias = Parameter(uniform(shape[:1], bound)) if bias else None
 
-    def forward(self, x):
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def forward_pooled(self, x, kernel_size: int):
-        """The result after max pooling by ``kernel_size``."""
+    def forward(self, x, activation: str | None = None):
         settings = self.stride, self.padding, self.dilation, self.groups
-        return ops.conv2d_max_pool2d(x, self.weight, self.bias, *settings, kernel_size)
+        return ops.conv2d(x, self.weight, self.bias, *settings, activation)
+
+    def forward_pooled(self, x, kernel_size: int, activation: str | None = None):
+        """The result after the activation and max pooling by ``kernel_size``."""
+        settings = self.stride, self.padding, self.dilation, self.groups
+        return ops.conv2d_max_pool2d(x, self.weight, self.bias, *settings, kernel_size, activation)
 
     def extra_repr(self):
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -329,6 +336,9 @@ class Sigmoid(Module):
 
     def forward(self, x):
         return ops.sigmoid(x)
+
+
+ACTIVATIONS = {ReLU: "relu", Tanh: "tanh", Sigmoid: "sigmoid"}  # those that a layer can apply to its result
 
 
 class Softmax(Module):

@@ -83,16 +83,28 @@ def build(device: Device, text: str, options: tuple[str, ...] = (), title: str =
     Raises KernelCompileError with the compiler's words and the source line they speak of.
     """
     options = ("-cl-std=CL1.2", "-cl-kernel-arg-info", *device.build_options, *options)
+    whole = _with_headers(text)
     with warnings.catch_warnings():
         # Some implementations write a log for every build; it matters only when the build fails.
         warnings.simplefilter("ignore", cl.CompilerWarning)
         try:
-            program = cl.Program(device.context, text).build(options=list(options))
+            program = cl.Program(device.context, whole).build(options=list(options))
             if not _knows_arguments(program):  # Intel's CPU runtime, when the binary came from pyopencl's cache
-                program = cl.Program(device.context, text).build(options=list(options), cache_dir=False)
+                program = cl.Program(device.context, whole).build(options=list(options), cache_dir=False)
             return program
         except cl.RuntimeError as error:
             raise KernelCompileError(_explain(device, text, str(error), title)) from None
+
+
+def _with_headers(text: str) -> str:
+    """The text with clnn's own headers written into it; ``#line`` keeps the numbers of its lines as they were."""
+
+    def header(found):
+        file = resources.files("clnn.kernels") / found[1]
+        following = text.count("\n", 0, found.start()) + 2
+        return f"{file.read_text(encoding='utf-8')}\n#line {following}" if file.is_file() else found[0]
+
+    return re.sub(r'^#include "(\w+\.h)".*$', header, text, flags=re.MULTILINE)
 
 
 def _knows_arguments(program: cl.Program) -> bool:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import check, distinct, dtypes, generator, numbers, seeds, sides
+from helpers import assert_close, check, distinct, dtypes, generator, numbers, seeds, sides
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -31,6 +31,40 @@ SOFTMAXES = {"softmax": (ops.softmax, special.softmax), "log_softmax": (ops.log_
 def test_activations(name, shape, seed):
     function, reference, data = ACTIVATIONS[name]
     check(function, reference, data(generator(seed), *shape))
+
+
+FUSED = {
+    "linear": (lambda x, w, b, name: ops.linear(x, w, b, name), (7, 19), (37, 19)),
+    "short linear": (lambda x, w, b, name: ops.linear(x, w, b, name), (150, 19), (3, 19)),  # stored transposed
+    "conv2d": (lambda x, w, b, name: ops.conv2d(x, w, b, 1, 1, activation=name), (2, 3, 9, 11), (37, 3, 3, 2)),
+    "pooled": (lambda x, w, b, name: ops.conv2d_max_pool2d(x, w, b, 1, 0, 1, 1, 2, name), (2, 3, 9, 11), (5, 3, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("layer", FUSED)
+def test_applied_as_a_layer_stores_its_result(form, layer, name):
+    """As if computed by itself: values and all gradients, with one launch of the activation family less."""
+    function, *shapes = FUSED[layer]
+    arrays = [numbers(generator(i), *shape) for i, shape in enumerate((*shapes, shapes[1][:1]))]
+    for dtype in dtypes():
+        found = []
+        for compute in (lambda *t: function(*t, name), lambda *t: ACTIVATIONS[name][0](function(*t, None))):
+            t = [clnn.tensor(v, dtype, requires_grad=True) for v in arrays]
+            with clnn.profile() as profile:
+                y = compute(*t)
+            y.backward(clnn.tensor(numbers(generator(9), *y.shape), dtype))
+            launches = sum("activation" in line for line in str(profile.table()).splitlines())
+            found.append([y.numpy(), *[v.grad.numpy() for v in t], launches])
+        for got, want in zip(*[values[:-1] for values in found], strict=True):
+            assert_close(got, want, 2e-6 if dtype == np.float32 else 1e-13, layer)
+        assert [values[-1] for values in found] == [0, 1]
+
+
+def test_unknown_activation():
+    x, w = clnn.ones(2, 3), clnn.ones(4, 3)
+    with pytest.raises(ValueError, match="must be one of relu, tanh, sigmoid or None, got 'swish'"):
+        ops.linear(x, w, activation="swish")
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 70001])

@@ -45,7 +45,7 @@ def site(wheel, tmp_path_factory) -> Path:
 
 def test_holds_the_package_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    files = [p for kind in ("*.py", "*.cl") for p in (ROOT / "clnn").rglob(kind)]
+    files = [p for kind in ("*.py", "*.cl", "*.h") for p in (ROOT / "clnn").rglob(kind)]
     package = {p.relative_to(ROOT).as_posix() for p in files}
     assert any(name.startswith("clnn/kernels/") and name.endswith(".cl") for name in package)
     assert package <= names

@@ -3,7 +3,8 @@
 //
 //   pad_rows       rows with their zero border written out, so that no tap needs a test along x
 //   pack_filters   filters side by side, WIDTH at a time, in the order in which the tiles read them
-//   conv_tiles     the result, max pooled if wanted (and, with turned filters, the gradient of the image)
+//   conv_tiles     the result, max pooled if wanted, then activated (-DACTIVATION=TANH, RELU or SIGMOID); with turned
+//                  filters the gradient of the image
 //   order_filters  filters in the order in which spread_taps reads them
 //   spread_taps    the gradient of images without border or stride: whole planes, tap after tap, so that it need not
 //                  compute on the border of zeros that the result's gradient would get
@@ -31,6 +32,11 @@
 #ifndef TILE
 #define TILE 4
 #define POOL 1
+#endif
+#ifdef ACTIVATION
+#include "activation.h"
+#else
+#define ACTIVATION(x) (x)
 #endif
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -126,7 +132,7 @@ __kernel void conv_tiles(
 #if POOL == 1
     for (int f = 0; f < count; f++, to += OH * OW)
         for (int q = 0; q < wide; q++)
-            y[to + q] = out[q][f] + (bias ? bias[first + f] : 0);
+            y[to + q] = ACTIVATION(out[q][f] + (bias ? bias[first + f] : 0));
 #else
     REAL top[TILE / POOL][WIDTH];
     int at[TILE / POOL][WIDTH];
@@ -150,7 +156,7 @@ __kernel void conv_tiles(
     }
     for (int f = 0; f < count; f++, to += QH * QW)
         for (int q = 0; q < wide; q++) {  // neighbours in memory last, so that a line is written while it is near
-            y[to + q] = top[q][f] + (bias ? bias[first + f] : 0);
+            y[to + q] = ACTIVATION(top[q][f] + (bias ? bias[first + f] : 0));
             winner[to + q] = at[q][f];
         }
 #endif

@@ -1,4 +1,5 @@
-// Matrix product C = A B (+ bias), for float and, with -DREAL=double, for double.
+// Matrix product C = A B (+ bias), for float and, with -DREAL=double, for double. With -DACTIVATION=TANH, RELU or
+// SIGMOID gemm_panels and gemm_groups apply that function to what they store.
 //
 //   gemm_plain    one work-item, one element of C: the definition, for reading and for checking the others
 //   gemm_pack     copies B into panels of COLUMNS columns, so that the inner loop below reads memory in order
@@ -18,6 +19,11 @@
 #ifndef ROWS
 #define ROWS 6
 #define V 8
+#endif
+#ifdef ACTIVATION
+#include "activation.h"
+#else
+#define ACTIVATION(x) (x)
 #endif
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -104,11 +110,11 @@ __kernel void gemm_panels(
     } else if (c_col == 1) {
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < wide; j++)
-                c[r * c_row + j] = out[r][j] + bias[r * bias_row + j * bias_col];
+                c[r * c_row + j] = ACTIVATION(out[r][j] + bias[r * bias_row + j * bias_col]);
     } else
         for (int j = 0; j < wide; j++)
             for (int r = 0; r < rows; r++)
-                c[r + j * c_col] = out[r][j] + bias[r * bias_row + j * bias_col];
+                c[r + j * c_col] = ACTIVATION(out[r][j] + bias[r * bias_row + j * bias_col]);
 }
 
 #if COLUMNS == 64
@@ -162,8 +168,7 @@ __kernel __attribute__((reqd_work_group_size(16, 16, 1))) void gemm_groups(
         for (int j = 0; j < 4; j++)
             if (i < M && j0 + j < N) {
                 int to = i * c_row + (j0 + j) * c_col;
-                REAL base = accumulate ? c[to] : bias[i * bias_row + (j0 + j) * bias_col];
-                c[to] = base + out[j];
+                c[to] = accumulate ? c[to] + out[j] : ACTIVATION(out[j] + bias[i * bias_row + (j0 + j) * bias_col]);
             }
     }
 }

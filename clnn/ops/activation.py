@@ -25,6 +25,13 @@ def _apply(device, name, x):
     return y
 
 
+def _slope(device, name, y, grad):
+    out = empty(device, grad.shape, grad.dtype)
+    knl = _kernel(device, name, grad.dtype)
+    launch(device, knl, (grad.size,), GROUP, y, grad, out, grad.size, flops=FLOPS[name] * grad.size)
+    return out
+
+
 class Activation(Function):
     """A function applied to each element whose derivative follows from its result y."""
 
@@ -35,11 +42,29 @@ class Activation(Function):
         return self.y
 
     def backward(self, grad):
-        out = empty(self.device, grad.shape, grad.dtype)
-        knl = _kernel(self.device, self.backward_name, grad.dtype)
-        flops = FLOPS[self.backward_name] * grad.size
-        launch(self.device, knl, (grad.size,), GROUP, self.y, grad, out, grad.size, flops=flops)
-        return (out,)
+        return (_slope(self.device, self.backward_name, self.y, grad),)
+
+
+# What other kernels apply as they store their result: the macro of activation.h, and the kernel of the way back
+FUSED = {
+    "relu": ("RELU", "relu_backward"),
+    "tanh": ("TANH", "tanh_backward"),
+    "sigmoid": ("SIGMOID", "sigmoid_backward"),
+}
+
+
+def fused(activation: str | None, dtype) -> dict:
+    """The constants for a kernel that includes activation.h. Raises ValueError for an unknown activation."""
+    if activation is None:
+        return {}
+    if activation not in FUSED:
+        raise ValueError(f"activation must be one of {', '.join(FUSED)} or None, got {activation!r}")
+    return {"ACTIVATION": FUSED[activation][0], **({"DOUBLE": 1} if dtype == np.float64 else {})}
+
+
+def fused_backward(device, activation: str | None, y, grad):
+    """The gradient before the activation, from that after it and its result y."""
+    return grad if activation is None else _slope(device, FUSED[activation][1], y, grad)
 
 
 class Relu(Activation):

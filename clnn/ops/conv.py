@@ -11,6 +11,7 @@ from .. import tuning
 from ..errors import ShapeError
 from ..program import c_name, empty, fill, kernel, launch, round_up
 from ..tensor import Function, Tensor
+from .activation import fused, fused_backward
 from .copy import scatter
 from .gemm import accumulators, columns, multiply_panels, operands, tile_cost, vector_width
 from .reduce import reduce_axes, reduce_run
@@ -82,7 +83,7 @@ def forward_plain(device, x, w, bias, geo):
     return y
 
 
-def forward_unfolded(device, x, w, bias, geo, out):
+def forward_unfolded(device, x, w, bias, geo, out, activation=None):
     """y as the product of the filters with the unfolded images."""
     count, positions, filters = x.shape[0], geo.OH * geo.OW, geo.F // geo.groups
     width, k = columns(device, x.dtype), geo.taps
@@ -95,7 +96,7 @@ def forward_unfolded(device, x, w, bias, geo, out):
         geo.launch(device, "pack_windows", x.dtype, (k, panels_each, batch), PACK, x, panels, first, nbytes=moved)
         multiply_panels(
             device, w, panels, out, filters, positions, k, batch=batch, a_strides=(0, geo.groups, filters * k, 0, k, 1),
-            bias=bias, bias_strides=(geo.groups, filters, 1, 0), start=first * geo.F * positions,
+            bias=bias, bias_strides=(geo.groups, filters, 1, 0), start=first * geo.F * positions, activation=activation,
         )  # fmt: skip
 
 
@@ -125,9 +126,9 @@ class Tiling:
     DX: int
     POOL: int = 1
 
-    def kernel(self, device, name):
+    def kernel(self, device, name, **defines):
         """A kernel of conv_tiles.cl, compiled with the constants that it uses and no others: they are few."""
-        return kernel(device, "conv_tiles", name, **{key: getattr(self, key) for key in CONSTANTS[name]})
+        return kernel(device, "conv_tiles", name, **{key: getattr(self, key) for key in CONSTANTS[name]}, **defines)
 
     @property
     def width(self) -> int:
@@ -174,7 +175,7 @@ def padded_rows(device, x, geo, tiles, tile=None):
     return out
 
 
-def forward_tiles(device, x, w, bias, geo, out, pool=1, winner=None):
+def forward_tiles(device, x, w, bias, geo, out, pool=1, winner=None, activation=None):
     """y tile by tile, straight from the images; with ``pool`` the largest of each window, its place in ``winner``."""
     tiles, groups, filters = tiling(device, x.dtype, geo, pool), geo.groups, geo.F // geo.groups
     blocks = -(-filters // tiles.width)
@@ -183,18 +184,19 @@ def forward_tiles(device, x, w, bias, geo, out, pool=1, winner=None):
     launch(device, pack, (geo.taps, blocks, groups), (16, 1, 1), w, packed, filters, geo.taps)
     rows = padded_rows(device, x, geo, tiles)
     size = (geo.OH // pool * -(-(geo.OW // pool * pool) // tiles.TILE), blocks, x.shape[0] * groups)
+    knl = tiles.kernel(device, "conv_tiles", **fused(activation, x.dtype))
     launch(
-        device, tiles.kernel(device, "conv_tiles"), size, (1, 1, 1), rows, packed, bias, out, winner,
+        device, knl, size, (1, 1, 1), rows, packed, bias, out, winner,
         geo.C, geo.H, rows.shape[3], geo.F, geo.OH, geo.OW, groups, geo.KH, geo.sy, geo.py, geo.dy,
         flops=2 * x.shape[0] * geo.F * geo.taps * (geo.OH // pool) * (geo.OW // pool) * pool**2,
     )  # fmt: skip
 
 
-def forward(device, x, w, bias, geo, out=None):
-    """y = bias + sum over taps of w * x."""
+def forward(device, x, w, bias, geo, out=None, activation=None):
+    """y = activation(bias + sum over taps of w * x)."""
     out = empty(device, (x.shape[0], geo.F, geo.OH, geo.OW), x.dtype) if out is None else out
     compute = forward_tiles if device.kind == "CPU" else forward_unfolded
-    compute(device, x, w, bias, geo, out)
+    compute(device, x, w, bias, geo, out, activation=activation)
     return out
 
 
@@ -343,16 +345,18 @@ def weighs_by_tiles(device, geo: Geometry) -> bool:
 
 
 class Conv2dFunction(Function):
-    """Convolution with filters and, if given, a bias a filter."""
+    """Convolution with filters and, if given, a bias a filter, the activation applied as the result is stored."""
 
-    def __init__(self, geo: Geometry):
-        self.geo = geo
+    def __init__(self, geo: Geometry, activation: str | None):
+        self.geo, self.activation = geo, activation
 
     def forward(self, x, w, bias=None):
         self.x, self.w = x, w
-        return forward(self.device, x, w, bias, self.geo)
+        self.y = forward(self.device, x, w, bias, self.geo, activation=self.activation)
+        return self.y
 
     def backward(self, grad):
+        grad = fused_backward(self.device, self.activation, self.y, grad)
         db = None
         if len(self.needs) > 2 and self.needs[2]:
             db = reduce_axes(self.device, "sum", grad, (0, 2, 3), out=self.grad_array(2))
@@ -376,14 +380,16 @@ def conv2d(
     padding=0,
     dilation=1,
     groups: int = 1,
+    activation: str | None = None,
 ) -> Tensor:
     """The cross-correlation that deep learning calls convolution (LeCun et al. 1998), arguments as in PyTorch.
 
     input (N, C, H, W), weight (F, C / groups, KH, KW), bias (F,) -> (N, F, OH, OW) with
-    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1. Raises ShapeError or DTypeError if they do not fit.
+    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1. ``activation``, "relu", "tanh" or "sigmoid", is applied
+    in the same launch. Raises ShapeError or DTypeError if sizes or types do not fit, ValueError for another function.
     """
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
-    return Conv2dFunction(geo)(*operands(input, weight, bias))
+    return Conv2dFunction(geo, activation)(*operands(input, weight, bias))
 
 
 def geometry(x_shape, w_shape, stride=1, padding=0, dilation=1, groups=1) -> Geometry:

@@ -8,6 +8,7 @@ from .. import tuning
 from ..errors import DTypeError, ShapeError
 from ..program import c_name, empty, fill, kernel, launch, round_up
 from ..tensor import Function, Tensor, method
+from .activation import fused, fused_backward
 from .elementwise import match
 from .reduce import reduce_axes
 
@@ -65,9 +66,9 @@ def columns(device, dtype) -> int:
     return 2 * vector_width(device, dtype) if device.kind == "CPU" else 64
 
 
-def gemm_kernel(device, name, dtype, rows=16):
+def gemm_kernel(device, name, dtype, rows=16, activation=None):
     width = {"V": vector_width(device, dtype), "COLUMNS": columns(device, dtype)}
-    return kernel(device, "gemm", name, REAL=c_name(dtype), ROWS=rows, **width)
+    return kernel(device, "gemm", name, REAL=c_name(dtype), ROWS=rows, **width, **fused(activation, dtype))
 
 
 @lru_cache(maxsize=4096)
@@ -81,8 +82,8 @@ def packs_left(device, dtype, m, n, k) -> bool:
     return cost(n, m) + 8 * m * n < cost(m, n)  # C^T is written in shorter pieces
 
 
-def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, out=None):
-    """C = A B + bias for A (m, k) and B (k, n), each optionally stored transposed; ``batch`` of them in a row.
+def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, activation=None, out=None):
+    """C = activation(A B + bias) for A (m, k) and B (k, n), each optionally stored transposed; ``batch`` in a row.
 
     ``a`` and ``b`` are arrays; ``bias`` has one number a column. Returns an array (batch, m, n), or ``out``, which
     may have any shape of that size.
@@ -92,13 +93,13 @@ def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, out=N
         panels = pack(device, b=a, n=m, k=k, transposed=not ta, batch=batch)
         multiply_panels(
             device, b, panels, out, n, m, k, batch=batch, a_strides=(0, batch, n * k, 0, *((k, 1) if tb else (1, n))),
-            bias=bias, bias_strides=(1, 0, 1, 0), c_strides=(1, n),
+            bias=bias, bias_strides=(1, 0, 1, 0), c_strides=(1, n), activation=activation,
         )  # fmt: skip
     else:
         panels = pack(device, b, n, k, tb, batch)
         multiply_panels(
             device, a, panels, out, m, n, k, batch=batch, a_strides=(0, batch, m * k, 0, *((1, m) if ta else (k, 1))),
-            bias=bias, bias_strides=(1, 0, 0, 1),
+            bias=bias, bias_strides=(1, 0, 0, 1), activation=activation,
         )  # fmt: skip
     return out
 
@@ -116,7 +117,7 @@ def pack(device, b, n, k, transposed, batch):
 
 def multiply_panels(
     device, a, panels, out, m, n, k, *, batch, a_strides, blocks=1, bias=None, bias_strides=(1, 0, 0, 0),
-    c_strides=None, start=0, accumulate=False,
+    c_strides=None, start=0, accumulate=False, activation=None,
 ):  # fmt: skip
     """out[batch] = (or +=) A[batch] times packed panels, the sum running over ``blocks`` of k.
 
@@ -134,8 +135,9 @@ def multiply_panels(
     else:
         size, local = (-(-n // 64) * 16, -(-m // rows) * 16, batch), (16, 16, 1)
     moved = a_strides[1] * blocks * m * k + panels.size + bias.size + (1 + accumulate) * batch * m * n
+    knl = gemm_kernel(device, name, out.dtype, rows, activation)
     launch(
-        device, gemm_kernel(device, name, out.dtype, rows), size, local, a, *a_strides, panels, bias, *bias_strides,
+        device, knl, size, local, a, *a_strides, panels, bias, *bias_strides,
         out, start, m * n, *(c_strides or (n, 1)), m, n, k, blocks, int(accumulate),
         flops=2 * batch * m * n * k * blocks, nbytes=moved * out.dtype.itemsize,
     )  # fmt: skip
@@ -201,14 +203,19 @@ Tensor.__rmatmul__ = lambda b, a: matmul(a, b)
 
 
 class LinearFunction(Function):
-    """x W^T + bias, the bias added as the product is stored."""
+    """x W^T + bias, the bias added and the activation applied as the product is stored."""
+
+    def __init__(self, activation: str | None):
+        self.activation = activation
 
     def forward(self, x, weight, bias=None):
         self.x, self.weight = x, weight
         (rows, k), n = x.shape, weight.shape[0]
-        return gemm(self.device, x, weight, rows, n, k, tb=True, bias=bias, out=empty(self.device, (rows, n), x.dtype))
+        self.y = empty(self.device, (rows, n), x.dtype)
+        return gemm(self.device, x, weight, rows, n, k, tb=True, bias=bias, activation=self.activation, out=self.y)
 
     def backward(self, grad):
+        grad = fused_backward(self.device, self.activation, self.y, grad)
         (rows, k), n = self.x.shape, self.weight.shape[0]
         dx = dw = db = None
         if self.needs[0]:
@@ -233,10 +240,11 @@ def operands(input: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]
     return given
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
     """input W^T + bias for input (..., in), weight (out, in) and bias (out,): a fully connected layer.
 
-    Raises ShapeError or DTypeError if they do not fit.
+    ``activation``, "relu", "tanh" or "sigmoid", is applied in the same launch. Raises ShapeError or DTypeError if
+    shapes or types do not fit, ValueError for another activation.
     """
     if weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
         raise ShapeError(
@@ -244,6 +252,6 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     _, *given = operands(input, weight, bias)
     if input.ndim == 2:
-        return LinearFunction()(input, *given)
-    rows = LinearFunction()(input.reshape(-1, input.shape[-1]), *given)
+        return LinearFunction(activation)(input, *given)
+    rows = LinearFunction(activation)(input.reshape(-1, input.shape[-1]), *given)
     return rows.reshape(*input.shape[:-1], weight.shape[0])

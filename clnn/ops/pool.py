@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor
+from .activation import fused_backward
 from .conv import (
     Conv2dFunction,
     Geometry,
@@ -103,18 +104,19 @@ class MaxPool(Pool):
 class ConvMaxPool(Pool, Conv2dFunction):
     """Convolution and max pooling of windows side by side in one launch: the unpooled result is never written."""
 
-    def __init__(self, geo: Geometry, pool: int):
+    def __init__(self, geo: Geometry, pool: int, activation: str | None):
         Pool.__init__(self, Windows(geo.OH, geo.OW, geo.OH // pool, geo.OW // pool, (pool, pool), (pool, pool)))
-        self.geo, self.pool = geo, pool
+        self.geo, self.pool, self.activation = geo, pool, activation
 
     def forward(self, x, w, bias=None):
         self.x, self.w, sizes = x, w, (x.shape[0], self.geo.F, self.windows.OH, self.windows.OW)
-        y, self.winner = empty(self.device, sizes, x.dtype), empty(self.device, sizes, np.dtype(np.int32))
-        forward_tiles(self.device, x, w, bias, self.geo, y, self.pool, self.winner)
-        return y
+        self.y, self.winner = empty(self.device, sizes, x.dtype), empty(self.device, sizes, np.dtype(np.int32))
+        forward_tiles(self.device, x, w, bias, self.geo, self.y, self.pool, self.winner, self.activation)
+        return self.y
 
     def backward(self, grad):
         device, geo, dx, dw, db = self.device, self.geo, None, None, None
+        grad = fused_backward(device, self.activation, self.y, grad)
         packs = weighs_by_tiles(device, geo)
         unpooled = self.spread(grad, self.winner) if self.needs[0] or not packs else None
         if self.needs[0]:
@@ -129,13 +131,16 @@ class ConvMaxPool(Pool, Conv2dFunction):
         return (dx, dw, db)[: len(self.needs)]
 
 
-def conv2d_max_pool2d(input, weight, bias, stride, padding, dilation, groups, kernel_size: int) -> Tensor:
-    """``max_pool2d(conv2d(...), kernel_size)``; on a CPU in one launch. Raises ShapeError if it does not fit."""
+def conv2d_max_pool2d(
+    input, weight, bias, stride, padding, dilation, groups, kernel_size: int, activation: str | None = None
+) -> Tensor:
+    """``max_pool2d(conv2d(..., activation), kernel_size)``; on a CPU in one launch, which pools before it activates:
+    the activations never fall, so the largest element stays the largest. Raises ShapeError if it does not fit."""
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
     fits = 1 < kernel_size <= min(geo.OH, geo.OW) and tile_candidates(weight.device, kernel_size)
     if weight.device.kind != "CPU" or not fits:
-        return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups), kernel_size)
-    return ConvMaxPool(geo, kernel_size)(*operands(input, weight, bias))
+        return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups, activation), kernel_size)
+    return ConvMaxPool(geo, kernel_size, activation)(*operands(input, weight, bias))
 
 
 class AvgPool(Pool):
