@@ -1,1 +1,9 @@
-"""What only the notebooks need: their pictures. It wants matplotlib, which ``pip install clnn[course]`` brings."""
+"""What only the notebooks need: exercises that check themselves, widgets, pictures.
+
+``lab.plots`` and ``lab.explore`` want matplotlib, which ``pip install clnn[course]`` brings.
+"""
+
+from .check import check
+from .widgets import explore, quiz
+
+__all__ = ["check", "explore", "quiz"]
