@@ -77,10 +77,10 @@ class _Collection:
     name: str
     classes: tuple[str, ...]
     folders: tuple[str, ...]  # inside CLNN_DATA; the first is the layout of the cache too
-    sizes: tuple[int, int]  # official numbers of training and test images
+    sizes: tuple[int, ...]  # official numbers of training and test images
     files: dict[str, str]  # name in the cache: checksum, SHA-256 unless another is named
     mirrors: tuple[str, ...]
-    read: Callable[[Path], tuple[Arrays, Arrays]]
+    read: Callable[[Path], tuple]
     archive: tuple[str, str] | None = None
 
 
@@ -138,17 +138,7 @@ def cifar10() -> tuple[ImageDataset, ImageDataset]:
 
 def _load(what: _Collection) -> tuple[ImageDataset, ImageDataset]:
     """Find and read a collection; one DataNote where it is not the whole official set."""
-    folder, source = _user_folder(what), "folder"
-    if folder is None:
-        folder = cache_folder(what.folders[0])
-        try:
-            source = fetch(folder, what.files, what.mirrors, what.archive)
-        except DataError as error:
-            raise type(error)(
-                f"{what.name} is neither in CLNN_DATA ({os.environ.get('CLNN_DATA') or 'not set'}) nor whole "
-                f"in the cache ({folder}), and the download failed: {error}. Check the network and call "
-                f"again, or put the official files into a folder DIR/{what.folders[0]} and set CLNN_DATA=DIR."
-            ) from error
+    folder, source = _find(what)
     train, test = what.read(folder)
     counts = len(train[0]), len(test[0])
     if counts != what.sizes:
@@ -162,6 +152,22 @@ def _load(what: _Collection) -> tuple[ImageDataset, ImageDataset]:
         ImageDataset(*train, what.classes, what.name, "train", source),
         ImageDataset(*test, what.classes, what.name, "test", source),
     )
+
+
+def _find(what: _Collection) -> tuple[Path, str]:
+    """The folder that holds a collection, downloaded if need be, and "folder", "cache" or "download"."""
+    folder = _user_folder(what)
+    if folder is not None:
+        return folder, "folder"
+    folder = cache_folder(what.folders[0])
+    try:
+        return folder, fetch(folder, what.files, what.mirrors, what.archive)
+    except DataError as error:
+        raise type(error)(
+            f"{what.name} is neither in CLNN_DATA ({os.environ.get('CLNN_DATA') or 'not set'}) nor whole "
+            f"in the cache ({folder}), and the download failed: {error}. Check the network and call "
+            f"again, or put the official files into a folder DIR/{what.folders[0]} and set CLNN_DATA=DIR."
+        ) from error
 
 
 def _user_folder(what: _Collection) -> Path | None:

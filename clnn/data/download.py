@@ -6,7 +6,8 @@ import shutil
 import tarfile
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clnn.errors import DataError, DownloadError
@@ -29,7 +30,7 @@ def fetch(
 
     Files already there are kept if their checksums agree; a checksum is SHA-256 in hexadecimal, or
     "algorithm:digest". The mirrors are tried in turn, each a URL that ends in "/". With `archive`, a pair
-    (name, checksum), the files are members of that tar archive. Raises DownloadError where no mirror
+    (name, checksum), the files are members of that tar or zip archive. Raises DownloadError where no mirror
     delivers, DataError where what came is damaged or cannot be stored.
     """
     problems = []
@@ -137,19 +138,31 @@ def _fetch_files(folder: Path, files: Mapping[str, str], mirror: str) -> None:
 
 
 def _fetch_archive(folder: Path, files: Mapping[str, str], url: str, known: str) -> None:
-    """Download a tar archive to a temporary folder and move the wanted members, checked, into `folder`."""
+    """Download an archive to a temporary folder and move the wanted members, checked, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        packed = Path(temporary, "archive.tar")
+        packed = Path(temporary, url.rpartition("/")[2])
         _download(url, packed, known)
-        with tarfile.open(packed) as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                if member.isfile() and name in files:  # nothing else in the archive is ever written
-                    with archive.extractfile(member) as source, open(Path(temporary, name), "wb") as target:
-                        shutil.copyfileobj(source, target)
+        for name, source in _members(packed):
+            if name in files:  # nothing else in the archive is ever written
+                with open(Path(temporary, name), "wb") as target:
+                    shutil.copyfileobj(source, target)
         for name, digest in files.items():
             if not _intact(Path(temporary, name), digest):
                 raise DataError(f"{url}: {name} in the archive is missing or altered, nothing was kept")
         for name in files:
             os.replace(Path(temporary, name), folder / name)
+
+
+def _members(packed: Path) -> Iterator[tuple]:
+    """(name without its folder, open stream) of each file in a zip or tar archive."""
+    if packed.suffix == ".zip":
+        with zipfile.ZipFile(packed) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as source:
+                    yield member.filename.rpartition("/")[2], source
+    else:
+        with tarfile.open(packed) as archive:
+            for member in filter(tarfile.TarInfo.isfile, archive):
+                with archive.extractfile(member) as source:
+                    yield member.name.rpartition("/")[2], source
