@@ -317,6 +317,14 @@ class LocalResponseNorm(Module):
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
+class LocalResponseNorm2d(LocalResponseNorm):
+    """Each element divided by (k + alpha / size^2 * sum of squares)^beta over ``size`` x ``size`` neighbours in the
+    same map: the "rnorm" of cuda-convnet."""
+
+    def forward(self, x):
+        return ops.local_response_norm2d(x, self.size, self.alpha, self.beta, self.k)
+
+
 class ReLU(Module):
     """max(x, 0)."""
 

@@ -121,6 +121,13 @@ def norm(rng):
 
     check(lambda t: ops.local_response_norm(t, 3, 0.5, 0.75, 2.0), reference, x)
 
+    def within(x):
+        squares = np.pad(x**2, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        d = sum(squares[:, :, i : i + 3, j : j + 2] for i in range(3) for j in range(3))
+        return x / (2 + 0.5 / 9 * d) ** 0.75
+
+    check(lambda t: ops.local_response_norm2d(t, 3, 0.5, 0.75, 2.0), within, x)
+
 
 def optimiser(rng):
     w, g = numbers(rng, 9), numbers(rng, 9)
