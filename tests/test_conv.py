@@ -330,7 +330,7 @@ def test_rows_that_the_border_crops_away(device, monkeypatch):
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("height, width, kernel, dilation", [
     (12, 12, (5, 5), 1), (7, 5, (3, 2), 1), (9, 17, (1, 4), 1), (11, 13, (3, 2), (2, 3)), (6, 6, (6, 6), 1),
-    (33, 4, (2, 1), 1),
+    (33, 4, (2, 1), 1), (9, 12, (2, 5), 2), (5, 17, (3, 2), 1),
 ])  # fmt: skip
 def test_tap_after_tap(device, monkeypatch, groups, height, width, kernel, dilation):
     """The form for images without a border, which the cost model chooses for some sizes only, in every vector width."""
@@ -344,7 +344,8 @@ def test_tap_after_tap(device, monkeypatch, groups, height, width, kernel, dilat
         want = conv.backward_data_plain(device, slopes, filters, geo).get()
         v = gemm.vector_width(device, np.dtype(dtype))
         for vectors in (1, 2, 3):
-            tiles = conv.Tiling(c_name(np.dtype(dtype)), v, vectors, 1, geo.KW, geo.sx, geo.dx)
-            out = fill(empty(device, want.shape, np.dtype(dtype)), np.nan)
-            got = conv.backward_data_spread(device, slopes, filters, geo, tiles, out).get()
-            assert_close(got, want, 1e-5 if dtype == np.float32 else 1e-13, f"{vectors} vectors")
+            for row in {0, geo.OW if v * vectors % geo.OW == 0 else 0}:
+                tiles = conv.Tiling(c_name(np.dtype(dtype)), v, vectors, 1, geo.KW, geo.sx, geo.dx, ROW=row)
+                out = fill(empty(device, want.shape, np.dtype(dtype)), np.nan)
+                got = conv.backward_data_spread(device, slopes, filters, geo, tiles, out).get()
+                assert_close(got, want, 1e-5 if dtype == np.float32 else 1e-13, f"{vectors} vectors, row {row}")

@@ -29,6 +29,9 @@
 #define SX 1
 #define DX 1
 #endif
+#ifndef ROW
+#define ROW 0
+#endif
 #ifndef TILE
 #define TILE 4
 #define POOL 1
@@ -129,10 +132,16 @@ __kernel void conv_tiles(
     int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH, first = group * filters + block * WIDTH;
     int wide = QW - ox / POOL < TILE / POOL ? QW - ox / POOL : TILE / POOL;
     size_t to = ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
+    REAL shift[WIDTH];
+    for (int f = 0; f < WIDTH; f++)
+        shift[f] = bias && f < count ? bias[first + f] : 0;
 #if POOL == 1
+    for (int q = 0; q < TILE; q++)
+        for (int f = 0; f < WIDTH; f++)  // filters side by side: the compiler makes vectors of them
+            out[q][f] = ACTIVATION(out[q][f] + shift[f]);
     for (int f = 0; f < count; f++, to += OH * OW)
         for (int q = 0; q < wide; q++)
-            y[to + q] = ACTIVATION(out[q][f] + (bias ? bias[first + f] : 0));
+            y[to + q] = out[q][f];
 #else
     REAL top[TILE / POOL][WIDTH];
     int at[TILE / POOL][WIDTH];
@@ -150,13 +159,13 @@ __kernel void conv_tiles(
                     most = wins ? v : most;
                     place = wins ? corner + r * OW + p : place;
                 }
-            top[q][f] = most;
+            top[q][f] = ACTIVATION(most + shift[f]);
             at[q][f] = place;
         }
     }
     for (int f = 0; f < count; f++, to += QH * QW)
         for (int q = 0; q < wide; q++) {  // neighbours in memory last, so that a line is written while it is near
-            y[to + q] = ACTIVATION(top[q][f] + (bias ? bias[first + f] : 0));
+            y[to + q] = top[q][f];
             winner[to + q] = at[q][f];
         }
 #endif
@@ -175,15 +184,16 @@ __kernel void order_filters(__global const REAL *w, __global REAL *out, int filt
             out[ky * filters * KW + kx] = w[ky * KW + kx];
 }
 
-// dx[n][c][H][W], one plane a work-item, from g[n][F][pitch]: planes of g whose rows are filled up with zeros to the
-// length W of the image's, so that each tap shifts all of them by one distance, and whose number of elements is filled
-// up to a multiple of WIDTH. The sums over all filters stay in registers for one row of taps.
+// dx[n][c][H][W], one plane a work-item, from g[n][F][pitch]: planes of g, their number of elements filled up with zeros
+// to a multiple of WIDTH. Where whole rows fit a tile they stand as they are, ROW long (-DROW); else (ROW = 0) they are
+// filled up to the length W of the image's, so that each tap shifts all of them by one distance. The sums over all
+// filters stay in registers for one row of taps.
 __kernel void spread_taps(
     __global const REAL *g, __global const REAL *ordered, __global REAL *dx, int pitch,
     int C, int H, int W, int F, int OH, int OW, int groups, int KH, int dy)
 {
     int c = get_global_id(0), batch = get_global_id(1), channels = C / groups, filters = F / groups;
-    int positions = (OH - 1) * W + OW;  // the zeros behind the last need not, and must not, be added
+    int positions = ROW ? OH * ROW : (OH - 1) * W + OW;  // the zeros behind the last need not, and must not, be added
     g += (size_t)batch * filters * pitch;
     ordered += (size_t)(batch % groups * channels + c) * KH * filters * KW;
     dx += ((size_t)batch * channels + c) * H * W;
@@ -219,9 +229,16 @@ __kernel void spread_taps(
                 for (int v = 0; v < VECTORS; v++)
                     *(VECTOR *)&out[kx][v * V] = sum[kx][v];
             for (int kx = 0; kx < KW; kx++) {
+#if ROW
+                __global REAL *to = dx + (from / ROW + ky * dy) * W + kx * DX;
+                for (int at = 0; at < count; at += ROW, to += W)
+                    for (int i = 0; i < ROW; i++)  // a constant number: the compiler makes vectors of them
+                        to[i] += out[kx][at + i];
+#else
                 __global REAL *to = dx + ky * dy * W + kx * DX + from;
                 for (int i = 0; i < count; i++)
                     to[i] += out[kx][i];
+#endif
             }
         }
 }

@@ -108,7 +108,7 @@ CONSTANTS = {
     "pack_winners": FILTERS,
     "weight_tiles": FILTERS + TAPS,
     "order_filters": ("REAL", *TAPS),
-    "spread_taps": FILTERS + TAPS,
+    "spread_taps": FILTERS + TAPS + ("ROW",),
     "conv_tiles": FILTERS + TAPS + ("TILE", "POOL"),
 }
 
@@ -125,6 +125,7 @@ class Tiling:
     SX: int
     DX: int
     POOL: int = 1
+    ROW: int = 0
 
     def kernel(self, device, name, **defines):
         """A kernel of conv_tiles.cl, compiled with the constants that it uses and no others: they are few."""
@@ -211,18 +212,28 @@ def backward_data_plain(device, g, w, geo):
 @tuning.cached
 def spreading(device, dtype, geo: Geometry) -> Tiling | None:
     """The constants of spread_taps, where that fits and has less to compute than tiles on a border of zeros."""
-    v, filled, most = vector_width(device, dtype), geo.OH * geo.W, accumulators(device)
+    v, most = vector_width(device, dtype), accumulators(device)
     allowed = [n for n in (4, 3, 2, 1) if n * geo.KW <= most]
     if device.kind != "CPU" or not allowed or (geo.sy, geo.sx, geo.py, geo.px) != (1, 1, 0, 0):
         return None
-    vectors = min(allowed, key=lambda n: round_up(filled, v * n))
-    spread = geo.C * geo.KH * round_up(filled, v * vectors) // v
+
+    def elements(vectors):
+        """Of a plane of g, filled up to whole tiles."""
+        return round_up(geo.OH * (whole_rows(geo, v * vectors) or geo.W), v * vectors)
+
+    vectors = min(allowed, key=elements)
+    spread = geo.C * geo.KH * elements(vectors) // v
     tiles = tiling(device, dtype, geo.transposed())
     blocks = -(-geo.C // geo.groups // tiles.width) * geo.groups
     tiled = blocks * tiles.VECTORS * geo.OH * geo.KH * round_up(geo.W, tiles.TILE)
     if 1.2 * spread > tiled:  # adding up the taps takes its time, too
         return None
-    return Tiling(c_name(dtype), v, vectors, 1, geo.KW, geo.sx, geo.dx)
+    return Tiling(c_name(dtype), v, vectors, 1, geo.KW, geo.sx, geo.dx, ROW=whole_rows(geo, v * vectors))
+
+
+def whole_rows(geo: Geometry, width: int) -> int:
+    """The length of g's rows where whole rows make up the width of a tile, else 0."""
+    return 0 if width % geo.OW else geo.OW
 
 
 def backward_data_spread(device, g, w, geo, tiles, out):
@@ -230,10 +241,12 @@ def backward_data_spread(device, g, w, geo, tiles, out):
     ordered, channels, filters = empty(device, (w.size,), w.dtype), geo.C // geo.groups, geo.F // geo.groups
     order = tiles.kernel(device, "order_filters")
     launch(device, order, (geo.F * channels,), (16,), w, ordered, filters, channels, geo.KH, geo.F * channels)
-    count, filled = out.shape[0], geo.OH * geo.W
+    count, filled = out.shape[0], geo.OH * (tiles.ROW or geo.W)
     pitch, pad = round_up(filled, tiles.width), tiles.kernel(device, "pad_rows")
-    rows = empty(device, (count * geo.F * filled,), g.dtype)
-    launch(device, pad, (rows.size // geo.W,), (16,), g, rows, rows.size // geo.W, geo.OW, geo.W, 0)
+    rows = g
+    if not tiles.ROW:
+        rows = empty(device, (count * geo.F * filled,), g.dtype)
+        launch(device, pad, (rows.size // geo.W,), (16,), g, rows, rows.size // geo.W, geo.OW, geo.W, 0)
     planes = rows
     if pitch > filled:
         planes = empty(device, (count * geo.F * pitch,), g.dtype)
