@@ -414,7 +414,48 @@ class MSELoss(Loss):
     function = staticmethod(ops.mse_loss)
 
 
+class L1Loss(Loss):
+    """|input - target|."""
+
+    function = staticmethod(ops.l1_loss)
+
+
+class BCELoss(Loss):
+    """-t log p - (1 - t) log(1 - p) for probabilities p and targets t in 0 .. 1."""
+
+    function = staticmethod(ops.binary_cross_entropy)
+
+
 class BCEWithLogitsLoss(Loss):
     """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) for logits x and targets t in 0 .. 1."""
 
     function = staticmethod(ops.binary_cross_entropy_with_logits)
+
+
+class MultiMarginLoss(Loss):
+    """The hinge loss of scores (N, C) and integer labels (N,), divided by C; see ``clnn.ops.multi_margin_loss``."""
+
+    def __init__(self, p: int = 1, margin: float = 1.0, *, reduction: str = "mean"):
+        super().__init__(reduction)
+        self.p, self.margin = p, margin
+
+    def forward(self, input, target):
+        return ops.multi_margin_loss(input, target, self.p, self.margin, reduction=self.reduction)
+
+    def extra_repr(self):
+        return f"p={self.p}, margin={self.margin}"
+
+
+class HingeLoss(Loss):
+    """max(0, margin - t x) for scores x and targets t of -1 or +1; for scores (N, C) and integer labels (N,) its sum
+    over the wrong classes. See ``clnn.ops.hinge_loss``; PyTorch's HingeEmbeddingLoss is another thing."""
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean"):
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, input, target):
+        return ops.hinge_loss(input, target, self.margin, self.reduction)
+
+    def extra_repr(self):
+        return f"margin={self.margin}"

@@ -112,6 +112,18 @@ def gemm_(rng):
     assert_close(plain.get()[0], a @ b, 1e-5, "plain")
 
 
+def hinge(rng):
+    x, labels, signs = distinct(rng, 4, 5), rng.integers(0, 5, 4), rng.choice([-1, 1], (4, 5))
+    margin = 1.06  # off the kinks, for the numbers lie multiples of 1/8 apart
+
+    def reference(v, y):
+        missing = np.maximum(0, margin - np.take_along_axis(v, y[:, None], 1) + v)
+        return (missing.sum(1) - margin).mean() / 5  # without the label's own
+
+    check(lambda v, y: ops.multi_margin_loss(v, y, 1, margin), reference, x, labels)
+    check(ops.hinge_loss, lambda v, t: np.maximum(0, 1 - t * v).mean(), x, signs)
+
+
 def norm(rng):
     x = numbers(rng, 2, 7, 3, 2)
 
@@ -160,6 +172,8 @@ def softmax(rng):
     check(ops.softmax, lambda v: special.softmax(v, 1), x)
     check(ops.log_softmax, lambda v: special.log_softmax(v, 1), x)
     check(ops.cross_entropy, lambda v, y: -special.log_softmax(v, 1)[range(4), y].mean(), x, labels)
+    p, t = rng.uniform(0.1, 0.9, (2, 7)).astype(np.float32).astype(float)
+    check(lambda v: ops.binary_cross_entropy(v, t), lambda v: -(t * np.log(v) + (1 - t) * np.log(1 - v)).mean(), p)
 
 
 def tally_(rng):
@@ -177,8 +191,8 @@ def vector_add(rng):
 # family: its exercise
 EXERCISES = {
     "activation": activation, "ceiling": ceiling_, "conv": convolution, "conv_tiles": convolution, "copy": copy,
-    "dropout": dropout, "elementwise": elementwise, "gemm": gemm_, "norm": norm, "optim": optimiser, "pool": pool,
-    "reduce": reduce, "softmax": softmax, "tally": tally_, "vector_add": vector_add,
+    "dropout": dropout, "elementwise": elementwise, "gemm": gemm_, "hinge": hinge, "norm": norm, "optim": optimiser,
+    "pool": pool, "reduce": reduce, "softmax": softmax, "tally": tally_, "vector_add": vector_add,
 }  # fmt: skip
 
 

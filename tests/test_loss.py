@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from helpers import LIMIT32, check, generator, numbers, seeds, sides
+from helpers import LIMIT32, check, distinct, generator, numbers, seeds, sides
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
 import clnn
 from clnn import ops
-from clnn.errors import ClnnError, DeviceError, DTypeError, LabelError, ShapeError
+from clnn.errors import ClnnError, DeviceError, DTypeError, GraphError, LabelError, ShapeError
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -102,6 +102,57 @@ def test_binary_cross_entropy_with_logits(shape, reduction, seed):
     check(function, reference, 3 * numbers(rng, *shape), rng.random(shape, dtype=np.float32).astype(np.float64))
 
 
+@given(shape=st.lists(st.integers(1, 7), max_size=3).map(tuple), reduction=reductions, seed=seeds)
+@settings(max_examples=15)
+def test_l1_loss(shape, reduction, seed):
+    rng = generator(seed)
+    x = numbers(rng, *shape)
+    check(
+        lambda x, y: ops.l1_loss(x, y, reduction),
+        lambda x, y: REDUCE[reduction](abs(x - y)),
+        x,
+        x + distinct(rng, *shape),
+    )
+
+
+@given(shape=st.lists(st.integers(1, 7), max_size=3).map(tuple), reduction=reductions, seed=seeds)
+@settings(max_examples=15)
+def test_binary_cross_entropy(shape, reduction, seed):
+    rng = generator(seed)
+    targets = rng.random(shape, dtype=np.float32).astype(np.float64)
+
+    def reference(p):
+        return REDUCE[reduction](-special.xlogy(targets, p) - special.xlog1py(1 - targets, -p))
+
+    p = rng.uniform(0.05, 0.95, shape).astype(np.float32).astype(np.float64)
+    check(lambda p: ops.binary_cross_entropy(p, targets, reduction), reference, p)
+
+
+def test_binary_cross_entropy_of_certain_answers():
+    """No logarithm below -100, no slope above 1e12: as PyTorch has it."""
+    p = clnn.tensor([0.0, 1.0, 0.0, 1.0, 1e-30, 0.5], requires_grad=True)
+    target = clnn.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.25])
+    loss = ops.binary_cross_entropy(p, target, "none")
+    loss.sum().backward()
+    np.testing.assert_allclose(loss.numpy(), [0, 0, 100, 100, -np.log(1e-30), np.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(p.grad.numpy(), [0, 0, -1e12, 1e12, -1e12, 1], rtol=1e-6)
+    for wrong in (-0.1, 1.1, np.nan):
+        assert np.isnan(ops.binary_cross_entropy(clnn.tensor([wrong]), [0.5]).item())
+
+
+def test_binary_cross_entropy_agrees_with_that_of_logits():
+    rng = generator(11)
+    x, targets = clnn.tensor(numbers(rng, 40)), rng.random(40).round()
+    losses = ops.binary_cross_entropy(x.sigmoid(), targets), ops.binary_cross_entropy_with_logits(x, targets)
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+
+
+def test_slope_of_l1_loss_at_zero_is_zero():
+    x = clnn.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    ops.l1_loss(x, [1, 1, 4], "sum").backward()
+    assert x.grad.numpy().tolist() == [0, 1, -1]
+
+
 def test_binary_cross_entropy_is_stable():
     x = np.array([1e4, -1e4, 90, -90, 3e38])
     target = np.array([0, 1, 1, 0, 1])
@@ -135,10 +186,13 @@ def test_what_does_not_fit():
         ops.cross_entropy(clnn.zeros(3), clnn.tensor(1))
     with pytest.raises(DTypeError, match="labels must be integers, got float32"):
         ops.cross_entropy(x, clnn.zeros(4))
-    for loss in (ops.mse_loss, ops.binary_cross_entropy_with_logits):
+    pairs = (ops.mse_loss, ops.l1_loss, ops.binary_cross_entropy, ops.binary_cross_entropy_with_logits)
+    for loss in pairs:
         with pytest.raises(ShapeError, match=rf"{loss.__name__} .*\(4, 3\) and \(4,\)"):
             loss(x, clnn.zeros(4))
-    for loss in (ops.cross_entropy, ops.mse_loss, ops.binary_cross_entropy_with_logits):
+    with pytest.raises(GraphError, match=r"no gradient by its targets: pass target\.detach\(\)"):
+        ops.binary_cross_entropy(x, clnn.zeros(4, 3, requires_grad=True))
+    for loss in (ops.cross_entropy, *pairs):
         with pytest.raises(ValueError, match="'average'"):
             loss(x, clnn.tensor([0, 1, 2, 0]) if loss is ops.cross_entropy else x, "average")
 

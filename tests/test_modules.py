@@ -107,6 +107,11 @@ def test_losses():
         np.testing.assert_allclose(got.numpy(), reduce(rows), rtol=1e-6)
         got = nn.MSELoss(reduction=reduction)(clnn.tensor(x), clnn.tensor(x[::-1]))
         np.testing.assert_allclose(got.numpy(), reduce((x - x[::-1]) ** 2), rtol=1e-5, atol=1e-6)
+        got = nn.L1Loss(reduction=reduction)(clnn.tensor(x), clnn.tensor(x[::-1]))
+        np.testing.assert_allclose(got.numpy(), reduce(abs(x - x[::-1])), rtol=1e-5, atol=1e-6)
+        p = special.expit(x)
+        got = nn.BCELoss(reduction=reduction)(clnn.tensor(p), clnn.tensor(x > 0))
+        np.testing.assert_allclose(got.numpy(), reduce(np.logaddexp(0, -abs(x))), rtol=1e-5, atol=1e-6)
         got = nn.BCEWithLogitsLoss(reduction=reduction)(clnn.tensor(x), clnn.tensor(x > 0))
         np.testing.assert_allclose(got.numpy(), reduce(np.logaddexp(0, -abs(x))), rtol=1e-5, atol=1e-6)
 

@@ -1,4 +1,5 @@
-// Softmax, its logarithm, and cross-entropy along the last dimension, one work-item a row.
+// Softmax, its logarithm, and cross-entropy along the last dimension, one work-item a row; and the cross-entropy of
+// single probabilities.
 //
 // The largest logit is subtracted first: e^x then never overflows, and the result does not change.
 
@@ -91,6 +92,18 @@ __kernel void cross_entropy(
     loss[row] = label >= 0 && label < n ? log(sum) + (top - x[label]) : NAN;
     for (int k = 0; k < n; k++)
         dx[k] = exp(x[k] - top) / sum - (k == label);
+}
+
+// loss = -t log p - (1 - t) log(1 - p), each logarithm no less than -100, and its slope by p, one work-item an element.
+// Comparisons are written so that NaN, the logarithm of what is no probability, stays NaN.
+__kernel void binary_cross_entropy(
+    __global const REAL *ps, __global const REAL *ts, __global REAL *loss, __global REAL *dp, int n)
+{
+    int i = get_global_id(0);
+    if (i >= n) return;
+    REAL p = ps[i], t = ts[i], yes = log(p), no = log1p(-p), spread = p * (1 - p);
+    loss[i] = -(t * (yes < -100 ? -100 : yes) + (1 - t) * (no < -100 ? -100 : no));
+    dp[i] = (p - t) / (spread < (REAL)1e-12 ? (REAL)1e-12 : spread);
 }
 
 // dx[row] *= g[row or 0] scale: the gradient of the mean, the sum or each row's loss

@@ -21,16 +21,24 @@ from .elementwise import (
     where,
 )  # fmt: skip
 from .gemm import linear, matmul
-from .loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from .hinge import hinge_loss, multi_margin_loss
+from .loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    l1_loss,
+    mse_loss,
+)  # fmt: skip
 from .norm import local_response_norm, local_response_norm2d
 from .pool import avg_pool2d, conv2d_max_pool2d, max_pool2d
 from .reduce import argmax, broadcast_to, max, mean, min, sum
 from .vector_add import vector_add
 
 __all__ = [
-    "absolute", "add", "argmax", "avg_pool2d", "binary_cross_entropy_with_logits", "broadcast_to", "clamp", "conv2d",
-    "conv2d_max_pool2d", "cross_entropy", "div", "dropout", "exp", "flatten", "getitem", "linear",
-    "local_response_norm", "local_response_norm2d", "log", "log_softmax", "matmul", "max", "max_pool2d", "maximum",
-    "mean", "min", "minimum", "mse_loss", "mul", "neg", "permute", "power", "relu", "reshape", "sigmoid", "softmax",
-    "softplus", "sqrt", "sub", "sum", "take_rows", "tanh", "transpose", "vector_add", "where",
+    "absolute", "add", "argmax", "avg_pool2d", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "broadcast_to", "clamp", "conv2d", "conv2d_max_pool2d", "cross_entropy", "div", "dropout", "exp", "flatten",
+    "getitem", "hinge_loss", "l1_loss", "linear", "local_response_norm", "local_response_norm2d", "log", "log_softmax",
+    "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "mse_loss", "mul", "multi_margin_loss", "neg",
+    "permute", "power", "relu", "reshape", "sigmoid", "softmax", "softplus", "sqrt", "sub", "sum", "take_rows", "tanh",
+    "transpose", "vector_add", "where",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..errors import DTypeError, LabelError, ShapeError
+from ..errors import DTypeError, GraphError, LabelError, ShapeError
 from ..program import c_name, empty, kernel, launch
 from ..tensor import Function, Tensor, tensor
 from .activation import softplus
@@ -63,9 +63,53 @@ class SquaredError(Loss):
         return dx, unary(self.device, "neg", dx) if self.needs[1] else None
 
 
-def _check_reduction(reduction: str) -> None:
+class AbsoluteError(SquaredError):
+    """|x - target| element by element; its slope is the sign of the difference."""
+
+    factor = 1.0
+
+    def forward(self, x, target):
+        difference = binary(self.device, "sub", x, target)
+        self.slope = unary(self.device, "signum", difference)
+        return self.reduced(unary(self.device, "absolute", difference))
+
+
+class BinaryCrossEntropy(Loss):
+    """-t log p - (1 - t) log(1 - p) for each probability p and its target t."""
+
+    def forward(self, p, target):
+        loss, self.slope = empty(self.device, p.shape, p.dtype), empty(self.device, p.shape, p.dtype)
+        knl = kernel(self.device, "softmax", "binary_cross_entropy", REAL=c_name(p.dtype))
+        launch(self.device, knl, (p.size,), GROUP, p, target, loss, self.slope, p.size, flops=10 * p.size)
+        return self.reduced(loss)
+
+
+def check_reduction(reduction: str) -> None:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+
+
+def on_device(target, input: Tensor) -> Tensor:
+    """Targets given as a NumPy array or a list, beside the input."""
+    return target if isinstance(target, Tensor) else tensor(target, device=input.device)
+
+
+def check_labels(target: Tensor, classes: int) -> None:
+    """Raise DTypeError unless labels are integers, and LabelError where they are known to lie out of range."""
+    if target.dtype != np.int32:
+        raise DTypeError(f"labels must be integers, got {target.dtype.name}")
+    if target.bounds and not (0 <= target.bounds[0] and target.bounds[1] < classes):
+        raise LabelError(
+            f"labels run from {target.bounds[0]} to {target.bounds[1]}, but {classes} logits a row allow "
+            f"0 to {classes - 1}"
+        )
+
+
+def check_constant(name: str, target: Tensor) -> Tensor:
+    """The targets. Raises GraphError if they want a gradient, which this loss does not give them."""
+    if target.requires_grad:
+        raise GraphError(f"{name} has no gradient by its targets: pass target.detach()")
+    return target
 
 
 def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -75,20 +119,14 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     no integers, and LabelError for labels out of range; labels that were computed on the device are not checked
     here (that would wait for it), they make the loss NaN.
     """
-    _check_reduction(reduction)
-    input, target = as_real(input), _on_device(target, input)
+    check_reduction(reduction)
+    input, target = as_real(input), on_device(target, input)
     places = input.shape[2:]
     if input.ndim < 2 or target.shape != (input.shape[0], *places):
         raise ShapeError(
             f"cross_entropy needs logits (N, C, ...) and labels (N, ...), got {input.shape} and {target.shape}"
         )
-    if target.dtype != np.int32:
-        raise DTypeError(f"labels must be integers, got {target.dtype.name}")
-    if target.bounds and not (0 <= target.bounds[0] and target.bounds[1] < input.shape[1]):
-        raise LabelError(
-            f"labels run from {target.bounds[0]} to {target.bounds[1]}, but {input.shape[1]} logits a row allow "
-            f"0 to {input.shape[1] - 1}"
-        )
+    check_labels(target, input.shape[1])
     if not places:
         return CrossEntropy(reduction)(input, target)
     rows = input.permute(0, *range(2, input.ndim), 1).reshape(-1, input.shape[1])
@@ -96,28 +134,46 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
-def _on_device(target, input: Tensor) -> Tensor:
-    """Targets given as a NumPy array or a list, beside the input."""
-    return target if isinstance(target, Tensor) else tensor(target, device=input.device)
-
-
-def _check_same(name: str, input: Tensor, target: Tensor) -> None:
+def check_same(name: str, input: Tensor, target: Tensor) -> None:
     if input.shape != target.shape:
         raise ShapeError(f"{name} needs two equal shapes, got {input.shape} and {target.shape}")
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(input - target)^2, averaged, summed or element by element. Raises ShapeError for different shapes."""
-    target = _on_device(target, input)
-    _check_same("mse_loss", input, target)
-    _check_reduction(reduction)
+    target = on_device(target, input)
+    check_same("mse_loss", input, target)
+    check_reduction(reduction)
     return SquaredError(reduction)(*match(input, target, real=True))
+
+
+def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """|input - target|, averaged, summed or element by element; where they are equal the derivative is 0.
+
+    Raises ShapeError for different shapes.
+    """
+    target = on_device(target, input)
+    check_same("l1_loss", input, target)
+    check_reduction(reduction)
+    return AbsoluteError(reduction)(*match(input, target, real=True))
+
+
+def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """-t log p - (1 - t) log(1 - p) for probabilities p and targets t in [0, 1]; p outside makes the loss NaN.
+
+    As in PyTorch no logarithm counts as less than -100, so that p = 0 and p = 1 give a finite loss. From logits,
+    ``binary_cross_entropy_with_logits`` is more accurate. Raises ShapeError for different shapes.
+    """
+    target = check_constant("binary_cross_entropy", on_device(target, input))
+    check_same("binary_cross_entropy", input, target)
+    check_reduction(reduction)
+    return BinaryCrossEntropy(reduction)(*match(input, target, real=True))
 
 
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) for logits x and targets t in [0, 1], without overflow."""
-    target = _on_device(target, input)
-    _check_same("binary_cross_entropy_with_logits", input, target)
-    _check_reduction(reduction)
+    target = on_device(target, input)
+    check_same("binary_cross_entropy_with_logits", input, target)
+    check_reduction(reduction)
     loss = softplus(input) - input * target
     return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
