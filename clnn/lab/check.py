@@ -18,7 +18,6 @@ import random
 import sysconfig
 import textwrap
 import traceback
-import types
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,16 +81,15 @@ def check(name: str, answer) -> Result:
     """
     judge = _find(name).judge
     try:
-        if _unfinished(answer):
+        if _empty(answer):
             raise NotDone
         with _random_numbers_kept():
             judge(_watched(answer))
-    except (NotDone, NotImplementedError) as unfinished:
-        return Result(name, False, False, str(unfinished) if isinstance(unfinished, NotDone) else "")
-    except Wrong as wrong:
-        return Result(name, False, True, str(wrong))
     except Exception as error:  # the student's code may raise anything
-        return Result(name, False, True, _explain(error))
+        dots = _dots_left(answer)
+        if dots or isinstance(error, (NotDone, NotImplementedError)):
+            return Result(name, False, False, str(error) if isinstance(error, NotDone) and not dots else "")
+        return Result(name, False, True, str(error) if isinstance(error, Wrong) else _explain(error))
     return Result(name, True, True, "")
 
 
@@ -115,9 +113,7 @@ def exercise(name: str, tries: int = 5):
     return register
 
 
-def compare(
-    name, cases, reference, faults=types.MappingProxyType({}), *, gradient=False, tolerance=1e-5, tries=5
-) -> None:
+def compare(name, cases, reference, faults=None, *, gradient=False, tolerance=1e-5, tries=5) -> None:
     """Register a check that holds the answer, a function, against ``reference`` and tells the first difference.
 
     ``cases(rng)`` draws the tuple of arguments, ``faults`` maps what to say to functions that make this mistake.
@@ -136,8 +132,8 @@ def compare(
             _seeded(seed)
             gots.append(outcome(answer, case))
         agree = all(_agree(got, want, limit) for got, want in zip(gots, wants))
-        for text, fault in () if agree else faults.items():
-            if all(_commits(fault, outcome, case, got, limit) for case, got in zip(given, gots)):
+        for text, fault in (faults or {}).items():
+            if not agree and all(_commits(fault, outcome, case, got, limit) for case, got in zip(given, gots)):
                 raise Wrong(text)
         names = _names(answer, len(given[0]))
         inputs = [_given(names, case) for case in given]
@@ -187,15 +183,21 @@ def _find(name: str) -> _Exercise:
 # The answer
 
 
-def _unfinished(answer) -> bool:
+def _empty(answer) -> bool:
+    """Whether it is, or holds, None or ``...``."""
     if isinstance(answer, dict):
         answer = list(answer.values())
     if isinstance(answer, np.ndarray) and answer.dtype == object:
         answer = list(answer.flat)
     if isinstance(answer, (list, tuple)):
-        return any(_unfinished(part) for part in answer)
-    methods = vars(answer).values() if inspect.isclass(answer) else [answer]
-    return answer is None or answer is ... or any(_holds_dots(m) for m in methods if inspect.isfunction(m))
+        return any(map(_empty, answer))
+    return answer is None or answer is ...
+
+
+def _dots_left(answer) -> bool:
+    """Whether a function, or a class in one of its methods, holds a ``...`` of the skeleton."""
+    functions = vars(answer).values() if inspect.isclass(answer) else [answer]
+    return any(_holds_dots(function) for function in functions if inspect.isfunction(function))
 
 
 def _tree(function):
