@@ -3,18 +3,34 @@
 from clnn.data.datasets import DataNote, ImageDataset, cifar10, fashion_mnist, mnist
 from clnn.data.loader import DataLoader
 from clnn.data.text import TextDataset, sms_spam
-from clnn.data.transforms import Compose, Invert, Normalize
+from clnn.data.transforms import (
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    Invert,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    TenCrop,
+    mean_image,
+)
 
 __all__ = [
+    "CenterCrop",
+    "ColorJitter",
     "Compose",
     "DataLoader",
     "DataNote",
     "ImageDataset",
     "Invert",
     "Normalize",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "TenCrop",
     "TextDataset",
     "cifar10",
     "fashion_mnist",
+    "mean_image",
     "mnist",
     "sms_spam",
 ]
