@@ -390,6 +390,20 @@ class Dropout(Module):
         return f"p={self.p}"
 
 
+class MeanOfViews(Module):
+    """Classifies from several views of each record, (N, views, ...): the mean of a net's probabilities.
+
+    Gives the logarithms of those means (N, classes), which serve as logits. For ``clnn.data.TenCrop``.
+    """
+
+    def __init__(self, net: Module):
+        self.net = net
+
+    def forward(self, x):
+        logits = self.net(x.reshape(-1, *x.shape[2:]))
+        return ops.softmax(logits).reshape(*x.shape[:2], -1).mean(1).log()
+
+
 class Loss(Module):
     """A loss of (input, target), reduced by "mean", "sum" or "none"."""
 

@@ -436,3 +436,17 @@ def test_wrong_settings():
         nn.MSELoss("average")(clnn.zeros(2), clnn.zeros(2))
     with pytest.raises(NotImplementedError, match="Bare defines no forward"):
         type("Bare", (nn.Module,), {})()(clnn.zeros(1))
+
+
+def test_mean_of_views():
+    """The mean over the views of each record, held against SciPy; and through a loader with TenCrop."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
+    x = numbers(generator(2), 6, 3, 7, 8).astype(np.float32)
+    views = clnn.data.TenCrop(4)(x, generator(0))
+    got = nn.MeanOfViews(net)(clnn.tensor(views)).numpy()
+    logits = views.reshape(60, -1) @ net[1].weight.numpy().T + net[1].bias.numpy()
+    want = np.log(special.softmax(logits.astype(float), axis=1).reshape(6, 10, 5).mean(1))
+    assert_close(got, want, 1e-5, "views")
+    loader = clnn.data.DataLoader((x, np.arange(6) % 5), 4, transform=clnn.data.TenCrop(4))
+    metrics = clnn.evaluate(nn.MeanOfViews(net), loader)
+    assert metrics.loss == pytest.approx(-want[np.arange(6), np.arange(6) % 5].mean(), rel=1e-4)
