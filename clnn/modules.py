@@ -5,7 +5,7 @@ import numpy as np
 from . import ops
 from .errors import ShapeError, StateDictError
 from .ops.conv import pair
-from .tensor import Tensor, generator, tensor
+from .tensor import Tensor, generator, ones, tensor, zeros
 
 
 class Parameter(Tensor):
@@ -67,16 +67,33 @@ class Module:
     def named_parameters(self, remove_duplicate: bool = True):
         """(name, parameter) at any depth: names as in PyTorch, such as "0.weight"; a shared parameter comes once,
         unless ``remove_duplicate`` is False."""
+        return self._named_tensors(_is_parameter, remove_duplicate)
+
+    def _named_tensors(self, wanted, remove_duplicate: bool = True):
         seen = set()
         for prefix, module in self.named_modules(remove_duplicate=remove_duplicate):
             for name, value in vars(module).items():
-                if isinstance(value, Parameter) and not (remove_duplicate and id(value) in seen):
+                if wanted(module, name, value) and not (remove_duplicate and id(value) in seen):
                     seen.add(id(value))
                     yield (f"{prefix}.{name}" if prefix else name), value
 
     def parameters(self):
         """The parameters at any depth."""
         return (parameter for _, parameter in self.named_parameters())
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Set an attribute to a tensor that is no parameter but moves with the module, such as a running mean; if
+        ``persistent`` it stands in the state dict, too."""
+        self.__dict__.setdefault("_buffers", {})[name] = persistent
+        setattr(self, name, tensor)
+
+    def named_buffers(self, remove_duplicate: bool = True):
+        """(name, buffer) at any depth, as ``named_parameters``."""
+        return self._named_tensors(_is_buffer, remove_duplicate)
+
+    def buffers(self):
+        """The buffers at any depth."""
+        return (buffer for _, buffer in self.named_buffers())
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -94,25 +111,31 @@ class Module:
         return self.train(False)
 
     def to(self, device) -> "Module":
-        """Move the parameters to another device, without their gradients; an optimiser must be made after that."""
-        for parameter in self.parameters():
-            moved = parameter.detach().to(device)
-            if moved.device is not parameter.device:
-                parameter.array, parameter.device = moved.array, moved.device
-                parameter.grad = parameter._grad_slot = None
+        """Move the parameters, without their gradients, and the buffers to another device; an optimiser must be made
+        after that."""
+        for t in (*self.parameters(), *self.buffers()):
+            moved = t.detach().to(device)
+            if moved.device is not t.device:
+                t.array, t.device = moved.array, moved.device
+                t.grad = t._grad_slot = None
         return self
 
+    def _named_state(self) -> dict[str, Tensor]:
+        """What a state dict holds, a shared tensor under each of its names."""
+        return dict(self._named_tensors(_is_saved, remove_duplicate=False))
+
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The parameters by name, a shared one under each of its names, as NumPy arrays (waits for the device)."""
-        return {name: parameter.numpy() for name, parameter in self.named_parameters(remove_duplicate=False)}
+        """The parameters and persistent buffers by name, a shared one under each of its names, as NumPy arrays (waits
+        for the device)."""
+        return {name: t.numpy() for name, t in self._named_state().items()}
 
     def load_state_dict(self, state_dict, strict: bool = True) -> None:
-        """Overwrite the parameters by arrays of the same names and shapes, such as a PyTorch state dict's.
+        """Overwrite parameters and buffers by arrays of the same names and shapes, such as a PyTorch state dict's.
 
         Raises StateDictError, before anything is written, if names are missing or too many (unless ``strict`` is
         False), a shape differs or an array holds no numbers.
         """
-        own = dict(self.named_parameters(remove_duplicate=False))
+        own = self._named_state()
         given = {name: np.asarray(values) for name, values in state_dict.items()}
         faults = []
         if strict and (missing := own.keys() - given.keys()):
@@ -143,6 +166,18 @@ class Module:
         children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         inside = "\n  ".join(children)
         return f"{type(self).__name__}({self.extra_repr()}" + (f"\n  {inside}\n)" if children else ")")
+
+
+def _is_parameter(module: Module, name: str, value) -> bool:
+    return isinstance(value, Parameter)
+
+
+def _is_buffer(module: Module, name: str, value) -> bool:
+    return name in module.__dict__.get("_buffers", ()) and value is not None
+
+
+def _is_saved(module: Module, name: str, value) -> bool:
+    return _is_parameter(module, name, value) or (_is_buffer(module, name, value) and module._buffers[name])
 
 
 class HookHandle:
@@ -302,6 +337,41 @@ class AvgPool2d(Module):
 
     def extra_repr(self):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class BatchNorm2d(Module):
+    """Each channel of images (N, C, H, W) shifted and stretched to mean 0 and variance 1, then by weight and bias; see
+    ``clnn.ops.batch_norm``.
+
+    Buffers: running_mean, running_var, which stand in for the batch's in evaluation mode, and num_batches_tracked.
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True,
+    ):  # fmt: skip
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
+        self.register_buffer("running_mean", zeros(num_features) if track_running_stats else None)
+        self.register_buffer("running_var", ones(num_features) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", zeros((), dtype=np.int32) if track_running_stats else None)
+
+    def forward(self, x):
+        if x.ndim != 4 or x.shape[1] != self.num_features:
+            raise ShapeError(f"BatchNorm2d needs images as (N, {self.num_features}, H, W), got shape {x.shape}")
+        training = self.training or not self.track_running_stats
+        running = self.running_mean, self.running_var
+        return ops.batch_norm(
+            x, *running, self.weight, self.bias, training, self.momentum, self.eps, self.num_batches_tracked
+        )
+
+    def extra_repr(self):
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
 
 
 class LocalResponseNorm(Module):

@@ -117,7 +117,7 @@ def load_run(path: Path, trainer, settings: dict) -> Run:
 
 def _restore(trainer, arrays: dict, state: dict) -> None:
     """Weights, optimiser, schedule and random numbers as they were."""
-    trainer.model.load_state_dict({name: arrays[name] for name, _ in trainer.model.named_parameters()})
+    trainer.model.load_state_dict({name: array for name, array in arrays.items() if not name.startswith("@")})
     optimizer = {}
     for name, array in arrays.items():
         if name.startswith("@optimizer."):

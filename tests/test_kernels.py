@@ -29,6 +29,15 @@ def activation(rng):
     check(ops.softplus, lambda x: np.logaddexp(0, x), numbers(rng, 3, 5))
 
 
+def batchnorm(rng):
+    def reference(x, w, b):
+        mean, rstd = x.mean((0, 2), keepdims=True), 1 / np.sqrt(x.var((0, 2), keepdims=True) + 1e-5)
+        return (x - mean) * rstd * w[:, None] + b[:, None]
+
+    inputs = numbers(rng, 3, 4, 5), numbers(rng, 4), numbers(rng, 4)
+    check(lambda t, w, b: ops.batch_norm(t, None, None, w, b, training=True), reference, *inputs, limit=2e-5)
+
+
 def ceiling_(rng):
     device = clnn.device()
     groups, items = ceiling.workers(device)
@@ -190,9 +199,10 @@ def vector_add(rng):
 
 # family: its exercise
 EXERCISES = {
-    "activation": activation, "ceiling": ceiling_, "conv": convolution, "conv_tiles": convolution, "copy": copy,
-    "dropout": dropout, "elementwise": elementwise, "gemm": gemm_, "hinge": hinge, "norm": norm, "optim": optimiser,
-    "pool": pool, "reduce": reduce, "softmax": softmax, "tally": tally_, "vector_add": vector_add,
+    "activation": activation, "batchnorm": batchnorm, "ceiling": ceiling_, "conv": convolution,
+    "conv_tiles": convolution, "copy": copy, "dropout": dropout, "elementwise": elementwise, "gemm": gemm_,
+    "hinge": hinge, "norm": norm, "optim": optimiser, "pool": pool, "reduce": reduce, "softmax": softmax,
+    "tally": tally_, "vector_add": vector_add,
 }  # fmt: skip
 
 

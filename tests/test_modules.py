@@ -273,6 +273,47 @@ def test_zero_grad():
     assert all(p.grad is None for p in net.parameters())
 
 
+class Counter(nn.Module):
+    """Buffers of each kind: saved, not saved, none at all; and a module inside with one of its own."""
+
+    def __init__(self):
+        self.register_buffer("total", clnn.zeros(2, 3))
+        self.scale = nn.Parameter([2.0, 3.0, 4.0])
+        self.register_buffer("scratch", clnn.ones(3), persistent=False)
+        self.register_buffer("nothing", None)
+        self.norm = nn.BatchNorm2d(2)
+        self.plain = clnn.zeros(4)  # no buffer
+
+
+def test_buffers(device):
+    net = Counter()
+    own = ["norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]
+    assert [name for name, _ in net.named_buffers()] == ["total", "scratch", *own]
+    assert [name for name, _ in net.named_parameters()] == ["scale", "norm.weight", "norm.bias"]
+    assert list(net.state_dict()) == ["total", "scale", "norm.weight", "norm.bias", *own]
+    assert len(list(net.buffers())) == 5
+    values = {name: array + i for i, (name, array) in enumerate(net.state_dict().items(), 1)}
+    net.load_state_dict(values)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, values[name])
+    with pytest.raises(StateDictError, match="missing: total"):
+        net.load_state_dict({name: array for name, array in values.items() if name != "total"})
+    with pytest.raises(StateDictError, match="not in this model: scratch"):
+        net.load_state_dict({**values, "scratch": np.ones(3)})
+    net.total = clnn.ones(1)  # another tensor is the buffer then
+    assert dict(net.named_buffers())["total"].shape == (1,)
+    other = clnn.Device(device.cl_device)
+    assert net.to(other) is net and net.plain.device is device
+    assert all(t.device is other for t in (*net.buffers(), *net.parameters()))
+
+
+def test_shared_buffers():
+    shared = nn.BatchNorm2d(2)
+    net = nn.Sequential(shared, nn.ReLU(), shared)
+    assert len(list(net.buffers())) == 3 and len(net.state_dict()) == 10
+    net.load_state_dict(net.state_dict())
+
+
 # State dicts
 
 

@@ -1,6 +1,7 @@
 """The operations on tensors, a family a file, each beside its kernels in ``clnn/kernels`` under the same name."""
 
 from .activation import log_softmax, relu, sigmoid, softmax, softplus, tanh
+from .batchnorm import batch_norm
 from .conv import conv2d
 from .copy import flatten, getitem, permute, reshape, take_rows, transpose
 from .dropout import dropout
@@ -35,7 +36,7 @@ from .reduce import argmax, broadcast_to, max, mean, min, sum
 from .vector_add import vector_add
 
 __all__ = [
-    "absolute", "add", "argmax", "avg_pool2d", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "absolute", "add", "argmax", "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits",
     "broadcast_to", "clamp", "conv2d", "conv2d_max_pool2d", "cross_entropy", "div", "dropout", "exp", "flatten",
     "getitem", "hinge_loss", "l1_loss", "linear", "local_response_norm", "local_response_norm2d", "log", "log_softmax",
     "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "mse_loss", "mul", "multi_margin_loss", "neg",
