@@ -102,16 +102,16 @@ def _page_is_open() -> bool:
         return False
 
 
-def _is_range(control) -> bool:
-    return isinstance(control, tuple)
+def _are_numbers(values) -> bool:
+    return all(isinstance(x, (int, float, np.number)) and not isinstance(x, bool) for x in values)
 
 
 def _first(name: str, control):
-    if _is_range(control) and len(control) in (2, 3) and all(np.isreal(x) for x in control) and control[0] < control[1]:
-        return control[0]
-    if isinstance(control, list) and control:
-        return control[0]
-    raise ClnnError(f"{name}={control!r} is no control: give a range (low, high) or (low, high, step), or a list")
+    choices = isinstance(control, list) and control
+    is_range = isinstance(control, tuple) and len(control) in (2, 3) and _are_numbers(control)
+    if not choices and not (is_range and control[0] < control[1]):
+        raise ClnnError(f"{name}={control!r} is no control: give a range (low, high) or (low, high, step), or a list")
+    return control[0]
 
 
 def _check_controls(draw, start: dict, controls: dict) -> None:
@@ -123,7 +123,7 @@ def _check_controls(draw, start: dict, controls: dict) -> None:
         if name not in controls:
             raise ClnnError(f"start sets {name}, which is none of the controls {', '.join(controls)}")
         control = controls[name]
-        if not (control[0] <= value <= control[1] if _is_range(control) else value in control):
+        if not (value in control if isinstance(control, list) else control[0] <= value <= control[1]):
             raise ClnnError(f"start sets {name} to {value}, outside of {control}")
 
 
@@ -149,10 +149,11 @@ def _slider(name: str, control, value, quick: bool):
     widgets = _ipywidgets()
     label = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
     sliding = label | {"value": value, "continuous_update": quick, "layout": {"width": "400px", "max_width": "100%"}}
-    if not _is_range(control):
-        if all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in control):
-            return widgets.SelectionSlider(options=control, **sliding)
-        return widgets.Dropdown(options=control, value=value, **label)
+    if isinstance(control, list):
+        options = [(str(choice), choice) for choice in control]
+        if _are_numbers(control):
+            return widgets.SelectionSlider(options=options, **sliding)
+        return widgets.Dropdown(options=options, value=value, **label)
     low, high, *step = control
     if all(isinstance(x, (int, np.integer)) for x in (*control, value)):
         return widgets.IntSlider(min=low, max=high, step=step[0] if step else 1, **sliding)
