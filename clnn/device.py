@@ -112,6 +112,27 @@ class Device:
         """Wait until the device has done all that was asked of it."""
         self.queue.finish()
 
+    def split(self, parts: int = 2) -> list["Device"]:
+        """Its cores shared out among ``parts`` devices (OpenCL sub-devices), which copy to each other without the host.
+
+        Raises DeviceError where the device cannot be divided so.
+        """
+        each, found = self.cores // max(parts, 1), []
+        try:
+            if parts > 0 and each:
+                found = self.cl_device.create_sub_devices([cl.device_partition_property.EQUALLY, each])[:parts]
+        except cl.Error:  # GPUs mostly
+            pass
+        if not found or len(found) != parts:
+            raise DeviceError(
+                f"{self.name} with its {self.cores} compute units cannot be split in {parts}: CPU devices can, in as "
+                "many parts as they have cores"
+            )
+        context, halves = cl.Context(found), [Device(part) for part in found]
+        for half in halves:
+            half.context, half.cpu_name = context, self.cpu_name
+        return halves
+
     def __repr__(self):
         return f"<clnn.Device {self.name!r} ({self.kind}, {self.platform})>"
 

@@ -220,6 +220,23 @@ def copy_into(target: cl.array.Array, origin: cl.array.Array) -> None:
         recorder(event, target.queue, "copy", (), (), None, 2 * target.nbytes)
 
 
+def copy_across(device: Device, array: cl.array.Array) -> cl.array.Array:
+    """A copy on another device. Devices of one context pass it on by themselves; else the host waits and carries it."""
+    if array.context != device.context:
+        return upload(device, array.get())
+    out = empty(device, array.shape, array.dtype)
+    ready = cl.enqueue_marker(array.queue)
+    event = cl.enqueue_copy(
+        device.queue, out.base_data, array.base_data, byte_count=array.nbytes, wait_for=[ready]
+    )  # fmt: skip
+    cl.enqueue_barrier(array.queue, wait_for=[event])  # its memory may go to another array only after that
+    array.queue.flush()  # each queue waits for the other, so both must be on their way
+    device.queue.flush()
+    if recorder is not None:
+        recorder(event, device.queue, "copy across", (), (), None, 2 * array.nbytes)
+    return out
+
+
 def reshaped(array: cl.array.Array, shape: tuple[int, ...]) -> cl.array.Array:
     """The same memory seen with another shape of the same size."""
     return wrap(array, array.base_data, shape, array.dtype)

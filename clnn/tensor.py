@@ -135,11 +135,6 @@ class Tensor:
         self.bounds = values.bounds
         return self
 
-    def to(self, device) -> "Tensor":
-        """This tensor on another device (itself where it is there already; else a copy without history)."""
-        target = get_device(device)
-        return self if target is self.device else tensor(self.numpy(), dtype=self.dtype, device=target)
-
     def requires_grad_(self, requires_grad: bool = True) -> "Tensor":
         """Say whether ``backward`` shall collect this tensor's gradient."""
         if requires_grad and self.dtype.kind != "f":
@@ -224,10 +219,10 @@ class Function:
     """
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        self.device = device = same_device(*inputs)
+        self.device = same_device(*inputs)
         self.inputs = inputs
         self.needs = [t.requires_grad for t in inputs] if _recording else [False] * len(inputs)
-        output = Tensor(self.forward(*[t.array for t in inputs]), device)
+        output = Tensor(self.forward(*[t.array for t in inputs]), self.device)  # forward may have changed the device
         if True in self.needs:
             output.requires_grad = True
             output.node = self
@@ -251,7 +246,7 @@ class Function:
 def _walk_back(root: Tensor, gradient) -> None:
     """Send the gradient from the root along the tape, each function once, after all that used its result."""
     waiting = {id(root): gradient}
-    order = _ordered(root)
+    order = tape_behind(root)
     while order:  # popped, so that each result's memory goes back as soon as it is done with
         t = order.pop()
         grad = waiting.pop(id(t), None)
@@ -270,11 +265,11 @@ def _walk_back(root: Tensor, gradient) -> None:
             elif (former := waiting.get(id(source))) is None:
                 waiting[id(source)] = part
             else:
-                waiting[id(source)] = (Tensor(former, t.device) + Tensor(part, t.device)).array
+                waiting[id(source)] = (Tensor(former, source.device) + Tensor(part, source.device)).array
         node.__dict__.clear()  # frees what forward kept
 
 
-def _ordered(root: Tensor) -> list[Tensor]:
+def tape_behind(root: Tensor) -> list[Tensor]:
     """The tensors on the tape behind ``root`` that require gradients, each after all it was computed from."""
     order, seen, stack = [], set(), [(root, False)]
     while stack:

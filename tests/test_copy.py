@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import check, dtypes, generator, numbers, seeds
+from helpers import assert_close, check, dtypes, generator, numbers, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -188,3 +188,42 @@ def test_wrong_types():
     for dtype in (np.int64, np.float16, np.complex64):
         with pytest.raises(DTypeError, match=f"cannot hold {np.dtype(dtype)}"):
             clnn.zeros(2).astype(dtype)
+
+
+@pytest.fixture(params=["parts of one device", "contexts of their own"])
+def pair_of_devices(request, device):
+    """Two devices: parts of one, between which nothing waits, or strangers, between which the host carries."""
+    if request.param == "contexts of their own":
+        return device, clnn.Device(device.cl_device)
+    if device.kind != "CPU" or device.cores < 2:
+        pytest.skip("this device cannot be split")
+    return device.split(2)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5, 7), (1023,)])
+def test_to_another_device_and_back(pair_of_devices, shape):
+    """Values of every type, and gradients through two journeys; a use on each side adds up."""
+    here, there = pair_of_devices
+    rng = generator(3)
+    for dtype in (np.float32, np.int32, np.bool_):
+        x = (rng.normal(size=shape) * 10).astype(dtype)
+        assert clnn.tensor(x, dtype, device=here).to(there).device is there
+        np.testing.assert_array_equal(clnn.tensor(x, dtype, device=here).to(there).numpy(), x)
+    x, w = numbers(rng, *shape), numbers(rng, *shape)
+    t = clnn.tensor(x, requires_grad=True, device=here)
+    y = (t * t).to(there) * clnn.tensor(w, device=there) + t.to(there)
+    (y.to(here) * t).sum().backward()
+    assert t.grad.device is here
+    assert_close(t.grad.numpy(), 3 * x**2 * w + 2 * x, 1e-5, "gradient")
+
+
+def test_memory_goes_to_nobody_before_it_is_copied(pair_of_devices):
+    """Arrays that are dropped while their copy is under way, and their memory written by others at once."""
+    here, there = pair_of_devices
+    copies = []
+    for i in range(60):
+        copies.append(clnn.full((100_000,), i, device=here).to(there))
+        clnn.full((100_000,), -1, device=here)
+    for i, copy in enumerate(copies):
+        values = copy.numpy()
+        assert values.min() == values.max() == i

@@ -354,3 +354,31 @@ def test_a_released_array_is_used_again(device):
     for _ in range(5):
         clnn.zeros(12345)
     assert device.pool.managed_bytes == held
+
+
+@pytest.fixture
+def halves():
+    """The two parts of the first CPU device that can be split."""
+    for device in find_anew():
+        if device.kind == "CPU" and device.cores >= 2 and device.cl_device.partition_max_sub_devices >= 2:
+            return device, device.split(2)
+    pytest.skip("no CPU device of two cores or more")
+
+
+def test_split(halves):
+    """Two devices with half the cores each, the same code for their vectors, and one context."""
+    whole, parts = halves
+    assert [part.cores for part in parts] == [whole.cores // 2] * 2
+    assert parts[0].context is parts[1].context
+    assert all(part.vector_bytes == whole.vector_bytes and part.kind == "CPU" for part in parts)
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(37, 51)), rng.normal(size=(51, 23))
+    for part in parts:
+        with clnn.use_device(part):
+            np.testing.assert_allclose((clnn.tensor(a) @ clnn.tensor(b)).numpy(), a @ b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [0, 1000])
+def test_splits_that_cannot_be(halves, parts):
+    with pytest.raises(clnn.DeviceError, match=rf"cannot be split in {parts}: CPU devices can"):
+        halves[0].split(parts)

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pyopencl as cl
 
+from ..device import device as get_device
 from ..errors import ShapeError
-from ..program import c_name, copy_into, empty, fill, kernel, launch, reshaped, strides_of, upload
+from ..program import c_name, copy_across, copy_into, empty, fill, kernel, launch, reshaped, strides_of, upload
 from ..tensor import Function, Tensor, element_type, method
 
 MAX_DIMS = 8
@@ -42,6 +43,34 @@ def scatter(device, x, out, strides, start=0):
         nbytes=x.size * (x.dtype.itemsize + out.dtype.itemsize),
     )  # fmt: skip
     return out
+
+
+class ToDevice(Function):
+    """The same elements on another device."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def forward(self, x):
+        self.origin, self.device = self.device, self.target
+        return copy_across(self.target, x)
+
+    def backward(self, grad):
+        return (copy_across(self.origin, grad),)
+
+
+@method("to")
+def to(x: Tensor, device) -> Tensor:
+    """The tensor on another device: itself where it is there already, else a copy; gradients find their way back.
+
+    Between the parts of one device (``Device.split``) nothing waits; between others the host carries the copy.
+    """
+    target = get_device(device)
+    if target is x.device:
+        return x
+    moved = ToDevice(target)(x)
+    moved.bounds = x.bounds
+    return moved
 
 
 class Clone(Function):
