@@ -173,13 +173,13 @@ def test_a_check_may_say_so_itself():
     [
         ("mse", lambda p, t: np.sum((p - t) ** 2), "That is the sum."),
         ("mse", lambda p, t: -np.mean((p - t) ** 2), "wrong sign"),
-        ("mse", lambda p, t: np.mean((p - t) ** 2) / 2, "is 0.5 times what is expected, everywhere"),
-        ("mse", lambda p, t: np.mean((p - t) ** 2) + 3, "is too large by 3, everywhere"),
-        ("mse", lambda p, t: 0, "is 0 everywhere"),
+        ("mse", lambda p, t: np.mean((p - t) ** 2) / 2, "is always 0.5 times what is expected."),
+        ("mse", lambda p, t: np.mean((p - t) ** 2) + 3, "is always too large by 3."),
+        ("mse", lambda p, t: 0, "is always 0."),
         ("mse", lambda p, t: np.mean(abs(p - t)), "With p of shape (8,), t of shape (8,): your result is 1.1"),
         ("mse", lambda p, t: [np.mean((p - t) ** 2)], "expected is one number; the numbers in it are right"),
         ("mse", lambda p, t: (p - t) ** 2, "has shape (8,), expected is one number."),
-        ("mse", lambda p, t: np.sqrt(-np.mean((p - t) ** 2)), "holds NaN"),
+        ("mse", lambda p, t: np.inf - np.inf, "holds NaN"),
         ("mse", lambda p, t: {}, "Your result is a dict; numbers are expected."),
         ("mse", lambda p, t: [[1.0], [1.0, 2.0]], "parts have different lengths"),
         ("mse", lambda p, t: 1j * p, "holds complex128"),
@@ -192,7 +192,7 @@ def test_a_check_may_say_so_itself():
         ("scale", lambda x: np.where(np.arange(3) == 1, x, 2 * x), "in 3 of 9 places, first at [0, 1]: you have"),
         ("scale", lambda x: np.where(np.arange(3) == 1, np.inf, 2 * x), "you have inf, which is too large"),
         ("steps", lambda n, k: n / k + n, "holds floats; whole numbers (int) expected"),
-        ("steps", lambda n, k: n // k + n - 1, "is too small by 1, everywhere"),
+        ("steps", lambda n, k: n // k + n - 1, "is always too small by 1."),
         ("steps", lambda n, k: n + k, "With n = 7, k = 6: your result is 13, which is too large."),
         ("both", lambda x: x.mean(0), "returns one value; expected: 2 values."),
         ("both", lambda x: (x.mean(0), x.std(0), 1), "returns 3 values; expected: 2 values."),
@@ -202,7 +202,7 @@ def test_a_check_may_say_so_itself():
         ("softmax", lambda x: x.exp() / x.exp().sum(1, keepdim=True).detach(), "the gradient by x is wrong in"),
         ("softmax", lambda x: x.exp() / x.exp().sum(), "your result is wrong in"),
         ("weighted", lambda w, n, x, k: k * (w * n * x.detach()).sum(), "the gradient by x is missing"),
-        ("weighted", lambda w, n, x, k: (k * (w * n * x)).sum() * 2, "your result is 2 times"),
+        ("weighted", lambda w, n, x, k: (k * (w * n * x)).sum() * 2, "your result is always 2 times"),
     ],
 )  # fmt: skip
 def test_the_first_difference(name, answer, words):
@@ -214,7 +214,20 @@ def test_a_gradient_may_be_wrong_by_a_factor():
         full = k * (w * n * x).sum()
         return full + (full - full.detach())
 
-    assert message("weighted", weighted) == "The gradient by w is 2 times what is expected, everywhere."
+    assert message("weighted", weighted) == "The gradient by w is always 2 times what is expected."
+
+
+def test_whole_numbers_are_exact():
+    compare("count", cases=lambda rng: int(rng.integers(10**8, 10**9)), reference=lambda n: n + 1)
+    assert lab.check("count", lambda n: n + 1).right
+    assert message("count", lambda n: n + 1 + n % 2).endswith(", which is too large.")
+    with pytest.raises(Wrong, match="always too large by 1"):
+        expect(np.array([10**9, 10**8]) + 1, np.array([10**9, 10**8]))
+
+
+def test_a_small_case_is_not_lost_beside_a_large_one():
+    compare("sizes", cases=lambda rng: 10.0 ** rng.integers(0, 9), reference=lambda x: x)
+    assert "is 10002, which is too large" in message("sizes", lambda x: x + 2 * (x == 10_000))
 
 
 def test_changing_an_argument_is_refused():
@@ -236,7 +249,7 @@ def test_an_exception_is_told_with_the_students_line():
     line = helper.__code__.co_firstlineno + 1
     said = message("mse", mse)
     assert said == (
-        f"Your code stops in line {line}, `return x.missing`. "
+        f"Your code stops in helper, line {line}, `return x.missing`. "
         "AttributeError: 'numpy.ndarray' object has no attribute 'missing'"
     )
 
@@ -307,7 +320,7 @@ def test_expect():
         expect("ham", "spam")
     with pytest.raises(Wrong, match="holds floats; text expected"):
         expect(1.0, "spam")
-    with pytest.raises(Wrong, match="^Your result is a NumPy array; a Tensor is expected"):
+    with pytest.raises(Wrong, match=r"^Your result is a NumPy array; a Tensor is expected"):
         expect(np.ones(2), clnn.ones(2))
     expect(1.001, 1.0, tolerance=0.01)
 

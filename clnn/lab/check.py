@@ -251,7 +251,7 @@ def _explain(error: Exception) -> str:
     if not own:  # called with other arguments than it takes, or its result fits nothing
         return f"The check cannot use your answer. {words}"
     line = f", `{own[-1].line}`" if own[-1].line else ""
-    return f"Your code stops in line {own[-1].lineno}{line}. {words}"
+    return f"Your code stops in {own[-1].name}, line {own[-1].lineno}{line}. {words}"
 
 
 def _seeded(seed: int) -> np.random.Generator:
@@ -377,12 +377,13 @@ def _array(value) -> np.ndarray:
 
 
 def _differ(got, want, tolerance) -> np.ndarray:
-    """Where two arrays of one shape differ."""
+    """Where two arrays of one shape differ: floats by more than ``tolerance`` of the largest that is wanted."""
     if got.dtype.kind == "U" or want.dtype.kind == "U":
         return np.asarray(got != want) if got.dtype.kind == want.dtype.kind else np.ones(want.shape, bool)
+    exact = want.dtype.kind in "biu"
     got, want = got.astype(float), want.astype(float)
     finite = np.isfinite(want)
-    limit = tolerance * np.abs(want[finite]).max(initial=1e-3)
+    limit = 0 if exact else tolerance * np.abs(want[finite]).max(initial=1e-3)
     with np.errstate(invalid="ignore"):  # the difference of infinities
         close = np.where(finite, np.abs(got - want) <= limit, (got == want) | np.isnan(got) & np.isnan(want))
     return ~close
@@ -402,7 +403,8 @@ def _agree(gots, wants, tolerance) -> bool:
 def _commits(fault, outcome, case, gots, tolerance) -> bool:
     """Whether the answer's outcome is this fault's."""
     try:
-        return _agree(gots, outcome(fault, case, exact=outcome is _values), tolerance)
+        with np.errstate(all="ignore"):
+            return _agree(gots, outcome(fault, case, exact=outcome is _values), tolerance)
     except Exception:  # no fault can be computed on every case
         return False
 
@@ -430,27 +432,31 @@ def _misfit(got, want) -> str:
 
 
 def _pattern(pairs, tolerance) -> str:
-    """A difference that is the same everywhere: "" where there is none."""
-    got, want = (np.concatenate([a.ravel().astype(float) for a in arrays]) for arrays in zip(*pairs))
+    """A difference that is the same in all cases: "" where there is none."""
+    if pairs[0][1].dtype.kind in "iu":
+        tolerance = 1e-12  # whole numbers are exact, but a factor between them is not
+    pairs = [(got.astype(float), want.astype(float)) for got, want in pairs]
+    got, want = (np.concatenate([a.ravel() for a in arrays]) for arrays in zip(*pairs))
 
-    def all_close(*changed):
-        return all(a.shape == w.shape and not _differ(a, w, tolerance).any() for a, w in changed)
+    def right_after(change) -> bool:
+        changed = [(change(g), w) for g, w in pairs]
+        return all(g.shape == w.shape and not _differ(g, w, tolerance).any() for g, w in changed)
 
     if np.isnan(got).any() and not np.isnan(want).any():
         return "holds NaN, which is not a number: it comes from 0 / 0 or from the logarithm of a negative number"
     if not np.isfinite(want).all() or not np.isfinite(got).all() or not want.any():
         return ""
     if not got.any():
-        return "is 0 everywhere"
-    if all_close((-got, want)):
+        return "is always 0"
+    if right_after(np.negative):
         return "has the wrong sign: every number is the negative of what is expected"
     if len(set(want)) > 1:  # else any number is a factor of the other
         factor, offset = (got @ want) / (want @ want), np.mean(got - want)
-        if all_close((got, factor * want)):
-            return f"is {factor:.4g} times what is expected, everywhere"
-        if all_close((got - offset, want)):
-            return f"is too {'large' if offset > 0 else 'small'} by {abs(offset):.4g}, everywhere"
-    if all(g.ndim == 2 for g, _ in pairs) and all_close(*[(g.T, w) for g, w in pairs]):
+        if factor and right_after(lambda g: g / factor):
+            return f"is always {factor:.4g} times what is expected"
+        if right_after(lambda g: g - offset):
+            return f"is always too {'large' if offset > 0 else 'small'} by {abs(offset):.4g}"
+    if pairs[0][0].ndim == 2 and right_after(np.transpose):
         return "is transposed: rows and columns are exchanged"
     return ""
 
