@@ -21,6 +21,7 @@ from .errors import (
     StateDictError,
 )  # fmt: skip
 from .iterators import converge, every, progress, take
+from .ops import cat
 from .profiler import profile
 from .summary import summary
 from .tensor import (
@@ -44,8 +45,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointError", "ClnnError", "DTypeError", "DataError", "Device", "DeviceError", "DeviceMemoryError",
     "GradientError", "GraphError", "KernelCompileError", "LabelError", "NonFiniteLossError", "OptimizerError",
-    "ShapeError", "StateDictError", "Tensor", "Trainer", "arange", "ceilings", "converge", "data", "device", "devices",
-    "evaluate", "every", "full", "is_grad_enabled", "load", "manual_seed", "modules", "no_grad", "ones", "ones_like",
-    "ops", "optim", "profile", "progress", "rand", "randn", "save", "sgd", "summary", "synchronize", "take", "tensor",
-    "use_device", "zeros", "zeros_like",
+    "ShapeError", "StateDictError", "Tensor", "Trainer", "arange", "cat", "ceilings", "converge", "data", "device",
+    "devices", "evaluate", "every", "full", "is_grad_enabled", "load", "manual_seed", "modules", "no_grad", "ones",
+    "ones_like", "ops", "optim", "profile", "progress", "rand", "randn", "save", "sgd", "summary", "synchronize",
+    "take", "tensor", "use_device", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 
 from . import ops
 from .errors import ShapeError, StateDictError
-from .ops.conv import pair
+from .ops.conv import geometry, pair
 from .tensor import Tensor, generator, ones, tensor, zeros
 
 
@@ -308,6 +308,36 @@ class Conv2d(Module):
         return int(np.prod(output_shape)) * int(np.prod(self.weight.shape[1:]))
 
 
+class LocallyConnected2d(Module):
+    """A convolution of images (N, C, H, W) of one ``input_size``, with filters of their own at each position.
+
+    Weight (OH, OW, out_channels, in_channels, KH, KW) and bias (out_channels, OH, OW) start as those of ``Conv2d``.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, input_size, kernel_size, stride=1, padding=0, bias: bool = True
+    ):
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.input_size, self.kernel_size = pair(input_size, "input_size"), pair(kernel_size, "kernel_size")
+        self.stride, self.padding = pair(stride, "stride"), pair(padding, "padding")
+        filters = (out_channels, in_channels, *self.kernel_size)
+        geo = geometry((1, in_channels, *self.input_size), filters, self.stride, self.padding)
+        bound = int(np.prod(filters[1:])) ** -0.5
+        self.weight = Parameter(uniform((geo.OH, geo.OW, *filters), bound))
+        self.bias = Parameter(uniform((out_channels, geo.OH, geo.OW), bound)) if bias else None
+
+    def forward(self, x):
+        return ops.locally_connected2d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def extra_repr(self):
+        text = f"{self.in_channels}, {self.out_channels}, input_size={self.input_size}, kernel_size={self.kernel_size}"
+        text += f", stride={self.stride}" + (f", padding={self.padding}" if self.padding != (0, 0) else "")
+        return text + ("" if self.bias is not None else ", bias=False")
+
+    def multiply_adds(self, input_shape, output_shape):
+        return int(np.prod(output_shape)) * int(np.prod(self.weight.shape[3:]))
+
+
 class MaxPool2d(Module):
     """The largest element of each window; ``stride`` is ``kernel_size`` unless given."""
 
@@ -337,6 +367,19 @@ class AvgPool2d(Module):
 
     def extra_repr(self):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AdaptiveAvgPool2d(Module):
+    """The mean of each of ``output_size`` windows that cover images of any size (an int or a pair)."""
+
+    def __init__(self, output_size):
+        self.output_size = output_size
+
+    def forward(self, x):
+        return ops.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self):
+        return f"output_size={self.output_size}"
 
 
 class BatchNorm2d(Module):

@@ -237,6 +237,21 @@ def copy_across(device: Device, array: cl.array.Array) -> cl.array.Array:
     return out
 
 
+def copy_columns(target: cl.array.Array, to: int, origin: cl.array.Array, start: int, rows: int, width: int) -> None:
+    """Copy ``width`` columns from column ``start`` of one matrix to column ``to`` of another, on the device.
+
+    Both arrays are of one type and seen as matrices of ``rows`` rows.
+    """
+    item = target.dtype.itemsize
+    pitches = {"src_pitches": (origin.nbytes // rows,), "dst_pitches": (target.nbytes // rows,)}
+    event = cl.enqueue_copy(
+        target.queue, target.base_data, origin.base_data, src_origin=(start * item, 0, 0),
+        dst_origin=(to * item, 0, 0), region=(width * item, rows, 1), **pitches,
+    )  # fmt: skip
+    if recorder is not None:
+        recorder(event, target.queue, "copy", (), (), None, 2 * rows * width * item)
+
+
 def reshaped(array: cl.array.Array, shape: tuple[int, ...]) -> cl.array.Array:
     """The same memory seen with another shape of the same size."""
     return wrap(array, array.base_data, shape, array.dtype)

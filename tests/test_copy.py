@@ -1,4 +1,4 @@
-"""Moving elements: shapes, views, rows by index, conversions."""
+"""Moving elements: shapes, views, rows by index, joining, conversions."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import clnn
-from clnn import ops
-from clnn.errors import DTypeError, ShapeError
+from clnn import ops, program
+from clnn.errors import DeviceError, DTypeError, ShapeError
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -227,3 +227,56 @@ def test_memory_goes_to_nobody_before_it_is_copied(pair_of_devices):
     for i, copy in enumerate(copies):
         values = copy.numpy()
         assert values.min() == values.max() == i
+
+
+@given(shape=shapes, lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=seeds, data=st.data())
+@settings(max_examples=20)
+def test_cat(shape, lengths, seed, data):
+    """Any number of tensors, of different lengths, along any dimension."""
+    rng, dim = generator(seed), data.draw(st.integers(-len(shape), len(shape) - 1))
+    at = dim % len(shape)
+    parts = [numbers(rng, *shape[:at], n, *shape[at + 1 :]) for n in lengths]
+    check(lambda *t: clnn.cat(t, dim), lambda *v: np.concatenate(v, dim), *parts)
+
+
+def test_cat_of_one_tensor_twice_and_of_integers():
+    x = numbers(generator(21), 3, 4)
+    check(lambda t: ops.cat([t, t * 2, t], 1), lambda v: np.concatenate([v, v * 2, v], 1), x)
+    whole = [np.arange(6).reshape(2, 3), np.arange(3).reshape(1, 3)]
+    joined = clnn.cat([clnn.tensor(v) for v in whole])
+    assert joined.dtype == np.int32
+    np.testing.assert_array_equal(joined.numpy(), np.concatenate(whole))
+    mask = clnn.cat([clnn.tensor([True, False]), clnn.tensor([True])])
+    assert mask.dtype == np.bool_ and mask.numpy().tolist() == [True, False, True]
+
+
+def test_cat_that_does_not_fit(device):
+    a = clnn.ones(2, 3)
+    with pytest.raises(ShapeError, match="at least one tensor"):
+        clnn.cat([])
+    for other in (clnn.ones(3, 2), clnn.ones(2, 3, 1)):
+        with pytest.raises(ShapeError, match=r"cat along dimension 1 of shapes \(2, 3\) and \(.*must agree"):
+            clnn.cat([a, other], 1)
+    with pytest.raises(ShapeError, match="no dimension 2"):
+        clnn.cat([a, a], 2)
+    with pytest.raises(ShapeError, match="a single number has none"):
+        clnn.cat([clnn.tensor(1.0), clnn.tensor(2.0)])
+    with pytest.raises(DTypeError, match="cat of float32 and int32"):
+        clnn.cat([a, clnn.ones(2, 3, dtype=np.int32)])
+    with pytest.raises(DTypeError, match="a Tensor was expected, got ndarray"):
+        clnn.cat([a, np.ones((2, 3))])
+    with pytest.raises(DeviceError, match="different devices"):
+        clnn.cat([a, a.to(clnn.Device(device.cl_device))])
+
+
+def test_cat_moves_each_byte_once(monkeypatch):
+    """In one copy a tensor, there and back, as profiles see it."""
+    seen = []
+    monkeypatch.setattr(program, "recorder", lambda event, queue, name, size, local, flops, nbytes: seen.append(nbytes))
+    a, b = clnn.ones(3, 2, 5, requires_grad=True), clnn.ones(3, 4, 5, requires_grad=True)
+    g = clnn.ones(3, 6, 5)
+    seen.clear()
+    joined = clnn.cat([a, b], 1)
+    assert seen == [2 * a.nbytes, 2 * b.nbytes]
+    joined.backward(g)
+    assert seen[2:] == [2 * a.nbytes, 2 * b.nbytes]

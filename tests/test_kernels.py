@@ -133,6 +133,16 @@ def hinge(rng):
     check(ops.hinge_loss, lambda v, t: np.maximum(0, 1 - t * v).mean(), x, signs)
 
 
+def local(rng):
+    x, w = numbers(rng, 3, 2, 3, 4), numbers(rng, 2, 2, 5, 2, 2, 3)
+
+    def reference(x, w):
+        windows = np.lib.stride_tricks.sliding_window_view(x, (2, 3), axis=(2, 3))
+        return np.einsum("nchwij,hwfcij->nfhw", windows, w)
+
+    check(ops.locally_connected2d, reference, x, w)
+
+
 def norm(rng):
     x = numbers(rng, 2, 7, 3, 2)
 
@@ -164,6 +174,12 @@ def pool(rng):
     tiled = x.reshape(1, 2, 2, 2, 3, 2)
     check(lambda t: ops.max_pool2d(t, 2), lambda v: v.reshape(tiled.shape).max((3, 5)), x)
     check(lambda t: ops.avg_pool2d(t, 2), lambda v: v.reshape(tiled.shape).mean((3, 5)), x)
+    uneven = [slice(0, 2), slice(1, 3), slice(3, 5), slice(4, 6)]  # four windows over six columns
+    check(
+        lambda t: ops.adaptive_avg_pool2d(t, (1, 4)),
+        lambda v: np.stack([v[..., c].mean((2, 3)) for c in uneven], -1)[:, :, None],
+        x,
+    )
     overlapping = np.lib.stride_tricks.sliding_window_view
     check(lambda t: ops.max_pool2d(t, 2, 1), lambda v: overlapping(v, (2, 2), (2, 3)).max((4, 5)), x)
 
@@ -201,8 +217,8 @@ def vector_add(rng):
 EXERCISES = {
     "activation": activation, "batchnorm": batchnorm, "ceiling": ceiling_, "conv": convolution,
     "conv_tiles": convolution, "copy": copy, "dropout": dropout, "elementwise": elementwise, "gemm": gemm_,
-    "hinge": hinge, "norm": norm, "optim": optimiser, "pool": pool, "reduce": reduce, "softmax": softmax,
-    "tally": tally_, "vector_add": vector_add,
+    "hinge": hinge, "local": local, "norm": norm, "optim": optimiser, "pool": pool, "reduce": reduce,
+    "softmax": softmax, "tally": tally_, "vector_add": vector_add,
 }  # fmt: skip
 
 

@@ -82,6 +82,7 @@ def test_layers_compute_what_ops_compute():
         (nn.MaxPool2d(2, dilation=2, stride=1), lambda: ops.max_pool2d(x, 2, 1, 0, 2)),
         (nn.AvgPool2d(3, 2, 1, True, False), lambda: ops.avg_pool2d(x, 3, 2, 1, True, False)),
         (nn.AvgPool2d(2), lambda: ops.avg_pool2d(x, 2)),
+        (nn.AdaptiveAvgPool2d((None, 3)), lambda: ops.adaptive_avg_pool2d(x, (9, 3))),
         (nn.ReLU(), x.relu), (nn.Tanh(), x.tanh), (nn.Sigmoid(), x.sigmoid),
         (nn.Softmax(), x.softmax), (nn.Softmax(dim=1), lambda: x.softmax(1)),
         (nn.Flatten(), lambda: x.reshape(2, -1)), (nn.Flatten(2), lambda: x.reshape(2, 4, -1)),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import clnn
 from clnn.errors import DTypeError, ShapeError
-from clnn.ops import avg_pool2d, conv, conv2d, conv2d_max_pool2d, max_pool2d
+from clnn.ops import adaptive_avg_pool2d, avg_pool2d, conv, conv2d, conv2d_max_pool2d, max_pool2d
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -243,3 +243,47 @@ def test_what_does_not_fit(function):
 def test_sizes_are_integers(size):
     with pytest.raises(ShapeError, match="an integer or a pair"):
         max_pool2d(clnn.zeros(1, 1, 4, 4), size)
+
+
+def adaptive(x, out):
+    """PyTorch's rule: window i holds the rows from floor(i n / out) to ceil((i + 1) n / out)."""
+    bins = [[slice(i * n // o, -(-(i + 1) * n // o)) for i in range(o)] for n, o in zip(x.shape[2:], out, strict=True)]
+    return np.stack([np.stack([x[:, :, r, c].mean((2, 3)) for c in bins[1]], -1) for r in bins[0]], -2)
+
+
+@given(
+    planes=st.sampled_from([(1, 1), (2, 3), (1, 5)]), size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    out=st.tuples(st.integers(1, 11), st.integers(1, 11)), seed=seeds,
+)  # fmt: skip
+def test_adaptive_avg_pool2d(form, planes, size, out, seed):
+    """Sizes that divide and sizes that do not; more windows than pixels, too."""
+    x = numbers(generator(seed), *planes, *size)
+    check(lambda t: adaptive_avg_pool2d(t, out), lambda v: adaptive(v, out), x)
+
+
+@pytest.mark.parametrize("size, out", [((37, 64), (6, 7)), ((13, 13), (6, 6)), ((8, 66), (4, 33)), ((5, 70), (5, 9))])
+def test_adaptive_on_larger_images(form, size, out):
+    rng = generator(6)
+    x, g = numbers(rng, 3, 5, *size), numbers(rng, 3, 5, *out)
+    for dtype in dtypes():
+        t = clnn.tensor(x, dtype, requires_grad=True)
+        y = adaptive_avg_pool2d(t, out)
+        y.backward(clnn.tensor(g, dtype))
+        assert_close(y.numpy(), adaptive(x, out), 1e-6, "mean")
+        assert_close((t.grad.numpy() * x).sum(), (g * adaptive(x, out)).sum(), 1e-5, "gradient", floor=10)
+        assert_close(t.grad.numpy().sum((2, 3)), g.sum((2, 3)), 1e-5, "what goes in comes out")
+
+
+def test_adaptive_sizes():
+    x = clnn.tensor(numbers(generator(7), 2, 3, 5, 8))
+    np.testing.assert_array_equal(adaptive_avg_pool2d(x, None).numpy(), x.numpy())
+    assert adaptive_avg_pool2d(x, (None, 3)).shape == (2, 3, 5, 3)
+    assert adaptive_avg_pool2d(x, 4).shape == (2, 3, 4, 4)
+    assert_close(adaptive_avg_pool2d(x, 1).numpy()[..., 0, 0], x.numpy().mean((2, 3)), 1e-6, "global")
+    with pytest.raises(ShapeError, match=r"adaptive_avg_pool2d needs images as \(N, C, H, W\), got shape \(3, 5\)"):
+        adaptive_avg_pool2d(clnn.zeros(3, 5), 2)
+    with pytest.raises(ShapeError, match=r"output_size \(2, 0\) must be at least 1"):
+        adaptive_avg_pool2d(x, (2, 0))
+    for size in ((1, 2, 3), 2.5):
+        with pytest.raises(ShapeError, match="output_size must be an integer or a pair"):
+            adaptive_avg_pool2d(x, size)

@@ -5,6 +5,8 @@
 // so that no pixel needs a test. A work-item computes `span` neighbours of a row: a whole row on a CPU, one element
 // on a GPU, where neighbouring work-items should read neighbouring memory.
 //
+// The windows of adaptive_avg_pool differ in size instead: see there.
+//
 // Backward comes in two forms, both without atomics, so that each sum has one owner and a fixed order:
 // max_pool_backward, avg_pool_backward   one work-item a pixel, which collects from every window that covers it: GPUs
 // *_backward_planes                      one work-item a plane, which hands out window after window: CPUs
@@ -202,5 +204,52 @@ __kernel void avg_pool_backward_planes(__global const REAL *g, __global REAL *dx
                         dx[iy * W + ix] += part;
                 }
         }
+    }
+}
+
+// Adaptive pooling: OH x OW windows cover the image whatever its size. Window oy holds the rows from oy H / OH, rounded
+// down, to (oy + 1) H / OH, rounded up: neighbours share a row where OH does not divide H.
+static inline int adaptive_start(int o, int n, int windows)
+{
+    return o * n / windows;
+}
+
+static inline int adaptive_end(int o, int n, int windows)
+{
+    return ((o + 1) * n + windows - 1) / windows;
+}
+
+__kernel void adaptive_avg_pool(__global const REAL *x, __global REAL *y, SIZES)
+{
+    int from = get_global_id(0) * span, row = get_global_id(1), oy = row % OH;
+    if (row >= planes * OH) return;
+    x += (size_t)(row / OH) * H * W;
+    y += (size_t)row * OW;
+    int top = adaptive_start(oy, H, OH), bottom = adaptive_end(oy, H, OH);
+    for (int ox = from; ox < from + span && ox < OW; ox++) {
+        int left = adaptive_start(ox, W, OW), right = adaptive_end(ox, W, OW);
+        REAL sum = 0;
+        for (int iy = top; iy < bottom; iy++)
+            for (int ix = left; ix < right; ix++)
+                sum += x[iy * W + ix];
+        y[ox] = sum / ((bottom - top) * (right - left));
+    }
+}
+
+__kernel void adaptive_avg_pool_backward(__global const REAL *g, __global REAL *dx, SIZES)
+{
+    int from = get_global_id(0) * span, row = get_global_id(1), iy = row % H;
+    if (row >= planes * H) return;
+    g += (size_t)(row / H) * OH * OW;
+    dx += (size_t)row * W;
+    // The windows that hold a row are found by the same rule with rows and windows exchanged.
+    for (int ix = from; ix < from + span && ix < W; ix++) {
+        REAL sum = 0;
+        for (int oy = adaptive_start(iy, OH, H); oy < adaptive_end(iy, OH, H); oy++) {
+            int high = adaptive_end(oy, H, OH) - adaptive_start(oy, H, OH);
+            for (int ox = adaptive_start(ix, OW, W); ox < adaptive_end(ix, OW, W); ox++)
+                sum += g[oy * OW + ox] / (high * (adaptive_end(ox, W, OW) - adaptive_start(ox, W, OW)));
+        }
+        dx[ix] = sum;
     }
 }

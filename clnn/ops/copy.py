@@ -1,4 +1,4 @@
-"""Moving elements: reshape, transpose, broadcast, slices, rows by index, conversion."""
+"""Moving elements: reshape, transpose, broadcast, slices, rows by index, joining, conversion."""
 
 import math
 
@@ -6,9 +6,21 @@ import numpy as np
 import pyopencl as cl
 
 from ..device import device as get_device
-from ..errors import ShapeError
-from ..program import c_name, copy_across, copy_into, empty, fill, kernel, launch, reshaped, strides_of, upload
-from ..tensor import Function, Tensor, element_type, method
+from ..errors import DTypeError, ShapeError
+from ..program import (
+    c_name,
+    copy_across,
+    copy_columns,
+    copy_into,
+    empty,
+    fill,
+    kernel,
+    launch,
+    reshaped,
+    strides_of,
+    upload,
+)
+from ..tensor import Function, Tensor, element_type, method, same_device
 
 MAX_DIMS = 8
 
@@ -239,6 +251,55 @@ class Slice(Function):
     def backward(self, grad):
         out = fill(empty(self.device, self.former, grad.dtype), 0)
         return (scatter(self.device, grad, out, self.strides, self.start),)
+
+
+class Cat(Function):
+    """Tensors one behind the other along a dimension."""
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    def forward(self, *arrays):
+        shape = list(arrays[0].shape)
+        shape[self.dim] = sum(x.shape[self.dim] for x in arrays)
+        out, start, self.rows = empty(self.device, tuple(shape), arrays[0].dtype), 0, math.prod(shape[: self.dim])
+        for x in arrays:
+            width = x.size // self.rows
+            copy_columns(out, start, x, 0, self.rows, width)
+            start += width
+        return out
+
+    def backward(self, grad):
+        parts, start = [], 0
+        for t, need in zip(self.inputs, self.needs, strict=True):
+            width = t.size // self.rows
+            parts.append(empty(self.device, t.shape, grad.dtype) if need else None)
+            if need:
+                copy_columns(parts[-1], 0, grad, start, self.rows, width)
+            start += width
+        return parts
+
+
+def cat(tensors, dim: int = 0) -> Tensor:
+    """The tensors joined along a dimension that is there already; their other sizes and their types must agree.
+
+    Raises ShapeError or DTypeError where they do not.
+    """
+    tensors = list(tensors)
+    if not tensors:
+        raise ShapeError("cat needs at least one tensor")
+    same_device(*tensors)
+    first = tensors[0]
+    if not first.ndim:
+        raise ShapeError("cat joins tensors along a dimension, a single number has none: reshape it to (1,)")
+    axis = axis_of(first, dim)
+    for t in tensors[1:]:
+        if t.dtype != first.dtype:
+            raise DTypeError(f"cat of {first.dtype.name} and {t.dtype.name}: convert with astype")
+        sizes = [(*t.shape[:axis], *t.shape[axis + 1 :]) for t in (first, t)]
+        if t.ndim != first.ndim or sizes[0] != sizes[1]:
+            raise ShapeError(f"cat along dimension {dim} of shapes {first.shape} and {t.shape}: the others must agree")
+    return Cat(axis)(*tensors)
 
 
 class TakeRows(Function):

@@ -21,6 +21,7 @@ from .conv import (
     tile_candidates,
     weighs_by_tiles,
 )
+from .elementwise import as_real
 from .gemm import operands
 from .reduce import reduce_axes
 
@@ -161,6 +162,20 @@ class AvgPool(Pool):
         return (dx,)
 
 
+class AdaptiveAvgPool(Pool):
+    """The mean of each of so many windows that cover the image."""
+
+    def forward(self, x):
+        y = self.result(x)
+        self.run("adaptive_avg_pool", y.shape[2:], x, y)
+        return y
+
+    def backward(self, grad):
+        dx = self.gradient(grad)
+        self.run("adaptive_avg_pool_backward", dx.shape[2:], grad, dx)
+        return (dx,)
+
+
 def pooled_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
     """Windows along one dimension; in ceil mode a last one may reach past the edge, if it starts inside."""
     span = n + 2 * p - d * (k - 1) - 1
@@ -202,3 +217,20 @@ def avg_pool2d(
     """The mean of each window of input (N, C, H, W); arguments as in PyTorch. Raises ShapeError if it does not fit."""
     windows = windows_of("avg_pool2d", input.shape, kernel_size, stride, padding, 1, ceil_mode)
     return AvgPool(windows, count_include_pad)(input)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size) -> Tensor:
+    """The mean of each of ``output_size`` windows (an int, or a pair; None leaves a side as it is) that together cover
+    the images of input (N, C, H, W), whatever their size. Where the sizes do not divide, neighbouring windows share
+    rows or columns, as in PyTorch. Raises ShapeError for what is no image or no size.
+    """
+    if input.ndim != 4:
+        raise ShapeError(f"adaptive_avg_pool2d needs images as (N, C, H, W), got shape {input.shape}")
+    sides = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    if len(sides) == 2:
+        sides = [n if side is None else side for side, n in zip(sides, input.shape[2:], strict=True)]
+    out = pair(sides, "output_size")
+    if min(out) < 1:
+        raise ShapeError(f"adaptive_avg_pool2d: output_size {output_size} must be at least 1")
+    window = tuple(-(-n // o) for n, o in zip(input.shape[2:], out, strict=True))
+    return AdaptiveAvgPool(Windows(*input.shape[2:], *out, window, (1, 1)))(as_real(input))
