@@ -2,6 +2,7 @@
 
 from clnn.data.datasets import DataNote, ImageDataset, cifar10, fashion_mnist, mnist
 from clnn.data.loader import DataLoader
+from clnn.data.photo import load_photo
 from clnn.data.text import TextDataset, sms_spam
 from clnn.data.transforms import (
     CenterCrop,
@@ -30,6 +31,7 @@ __all__ = [
     "TextDataset",
     "cifar10",
     "fashion_mnist",
+    "load_photo",
     "mean_image",
     "mnist",
     "sms_spam",
