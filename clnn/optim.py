@@ -1,5 +1,6 @@
 """Optimisers and learning-rate schedules, with PyTorch's names and update rules."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,8 +8,9 @@ import pyopencl as cl
 import pyopencl.array
 
 from .errors import DTypeError, OptimizerError, StateDictError
-from .program import c_name, copy_into, fill, kernel, launch, round_up
-from .tensor import Tensor
+from .ops.reduce import reduce_run
+from .program import c_name, copy_into, empty, fill, kernel, launch, reshaped, round_up
+from .tensor import Tensor, same_device, zeros
 
 ADVICE = "give net.parameters()"
 
@@ -76,12 +78,18 @@ class FlatParameters:
 
 
 class Optimizer:
-    """What optimisers share: groups of parameters with settings of their own.
+    """What optimisers share: groups of parameters with settings of their own, and steps in one launch a group.
+
+    A subclass names in ``numbers`` what it keeps for each number of a parameter, says in ``counts`` whether its state
+    dict holds the count of steps, and defines ``_update``.
 
     ``params`` is an iterable of parameters, or of dicts {"params": ..., setting: value}. ``param_groups`` holds the
     settings, which may be changed between steps. Raises ValueError if there is no parameter or one stands twice, and
     DTypeError for what is no tensor of floating-point numbers or was computed from others.
     """
+
+    numbers: tuple[str, ...] = ()
+    counts = False
 
     def __init__(self, params, defaults: dict):
         if not hasattr(params, "__iter__"):
@@ -103,8 +111,11 @@ class Optimizer:
                 kinds.setdefault((p.device, p.dtype), []).append(p)
             g["blocks"] = [self._make_block(FlatParameters(same)) for same in kinds.values()]
 
-    def _make_block(self, flat: FlatParameters):
-        return flat
+    def _make_block(self, flat: FlatParameters) -> SimpleNamespace:
+        """Parameters with the optimiser's own numbers for them: blocks and their windows by name, and steps done."""
+        own = {name: flat.extra() for name in self.numbers}
+        blocks, windows = ({name: pair[i] for name, pair in own.items()} for i in (0, 1))
+        return SimpleNamespace(flat=flat, own=list(blocks.values()), windows=windows, steps=[0] * len(flat.parameters))
 
     def zero_grad(self) -> None:
         """Forget the gradients; the next backward writes them anew."""
@@ -113,7 +124,76 @@ class Optimizer:
                 p.grad = None
 
     def step(self) -> None:
+        """Update every parameter that has a gradient. Does not wait for the device."""
+        for group in self.param_groups:
+            for block in group["blocks"]:
+                flat = block.flat
+                flat.collect()
+                steps = [n if p.grad is not None else None for p, n in zip(flat.parameters, block.steps, strict=True)]
+                for start, end, n in flat.runs(steps.__getitem__):
+                    self._update(group, block, start, end, n)
+                block.steps = [
+                    self._next(group, former) if n is not None else former
+                    for former, n in zip(block.steps, steps, strict=True)
+                ]
+
+    def _update(self, group: dict, block: SimpleNamespace, start: int, end: int, steps: int) -> None:
+        """Launch the update of a block's numbers from ``start`` to ``end``, which have had ``steps`` before."""
         raise NotImplementedError
+
+    def _next(self, group: dict, steps: int) -> int:
+        """The count after one more step."""
+        return steps + 1
+
+    def _launch(self, name: str, block: SimpleNamespace, start: int, end: int, *settings, flops: int, moved: int):
+        """Launch a kernel of optim.cl; flops and numbers moved are those for each parameter number."""
+        flat, size = block.flat, end - start
+        launch(
+            flat.device, kernel(flat.device, "optim", name, REAL=c_name(flat.dtype)), (size,), (256,), flat.values,
+            flat.grads, *block.own, start, end, *settings, flops=flops * size,
+            nbytes=moved * size * flat.dtype.itemsize,
+        )  # fmt: skip
+
+    def state_dict(self) -> dict:
+        """Settings and the optimiser's own numbers in PyTorch's layout, with NumPy arrays (waits for the device)."""
+        state = {}
+        for i, (block, j) in enumerate(self._places()):
+            if block.steps[j]:
+                count = {"step": np.float32(block.steps[j])} if self.counts else {}
+                state[i] = count | {name: windows[j].get() for name, windows in block.windows.items()}
+        groups = [{k: v for k, v in g.items() if k not in ("params", "blocks")} for g in self.param_groups]
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take over settings and numbers. Raises StateDictError if they belong to another optimiser or parameters."""
+        if missing := {"state", "param_groups"} - set(state_dict):
+            raise StateDictError(f"an optimiser's state dict holds 'state' and 'param_groups'; missing: {missing}")
+        places = list(self._places())
+        expected = {*self.numbers, *(["step"] if self.counts else [])}
+        state = {
+            int(i): {k: np.asarray(v) for k, v in own.items()}
+            for i, own in state_dict["state"].items()
+            if not all(v is None for v in own.values())  # PyTorch's SGD without momentum
+        }
+        if len(state_dict["param_groups"]) != len(self.param_groups) or any(
+            i >= len(places)
+            or own.keys() != expected
+            or any(own[name].shape != places[i][0].windows[name][places[i][1]].shape for name in self.numbers)
+            for i, own in state.items()
+        ):
+            raise StateDictError("the optimiser's state belongs to other parameters: groups, names or shapes differ")
+        for group, given in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            group.update({k: v for k, v in given.items() if k in group and k not in ("params", "blocks")})
+        for i, (block, j) in enumerate(places):
+            block.steps[j] = int(state[i].get("step", 1)) if i in state else 0
+            for name, windows in block.windows.items():
+                Tensor(windows[j], block.flat.device).copy_(state[i][name] if i in state else 0)
+
+    def _places(self):
+        """(block, its place there) of each parameter, in the order they were given."""
+        for group in self.param_groups:
+            place = {id(p): (block, j) for block in group["blocks"] for j, p in enumerate(block.flat.parameters)}
+            yield from (place[id(p)] for p in group["params"])
 
 
 class SGD(Optimizer):
@@ -124,6 +204,8 @@ class SGD(Optimizer):
     One launch updates all parameters of a group; those without a gradient are left alone. Raises ValueError for
     settings out of range.
     """
+
+    numbers, counts = ("momentum_buffer",), False
 
     def __init__(
         self, params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
@@ -138,70 +220,110 @@ class SGD(Optimizer):
             dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov),
         )
 
-    def _make_block(self, flat):
-        velocity, windows = flat.extra()
-        return SimpleNamespace(flat=flat, velocity=velocity, windows=windows, moving=[False] * len(windows))
+    def _update(self, group, block, start, end, steps):
+        settings = [group[name] for name in ("lr", "momentum", "dampening", "weight_decay")]
+        moving, nesterov = group["momentum"] != 0, bool(group["nesterov"])
+        flops, moved = 4 + moving * 3 + nesterov * 2, 3 + moving * 2
+        flags = int(nesterov), int(steps == 0)
+        self._launch("sgd", block, start, end, *settings, *flags, flops=flops, moved=moved)
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient. Does not wait for the device."""
-        for group in self.param_groups:
-            for block in group["blocks"]:
-                self._step(group, block)
+    def _next(self, group, steps):
+        return 1 if group["momentum"] else steps  # whether there is a velocity: counting on would split the launch
 
-    def _step(self, group, block):
-        flat, real = block.flat, block.flat.dtype.type
-        flat.collect()
-        knl = kernel(flat.device, "optim", "sgd", REAL=c_name(flat.dtype))
-        settings = [real(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")]
-        moving = group["momentum"] != 0
-        flops = 4 + moving * 3 + bool(group["nesterov"]) * 2  # for each number
-        has_grad = [p.grad is not None for p in flat.parameters]
-        for start, end, first in flat.runs(lambda i: not block.moving[i] if has_grad[i] else None):
-            launch(
-                flat.device, knl, (end - start,), (256,), flat.values, flat.grads, block.velocity, start, end,
-                *settings, int(group["nesterov"]), int(first), flops=flops * (end - start),
-                nbytes=(3 + moving * 2) * (end - start) * flat.dtype.itemsize,
-            )  # fmt: skip
-        if moving:
-            block.moving = [moved or has for moved, has in zip(block.moving, has_grad, strict=True)]
 
-    def state_dict(self) -> dict:
-        """Settings and momentum in PyTorch's layout, with NumPy arrays (waits for the device)."""
-        return {
-            "state": {
-                i: {"momentum_buffer": window.get()} for i, (_, window, moving) in enumerate(self._windows()) if moving
-            },
-            "param_groups": [{k: v for k, v in g.items() if k not in ("params", "blocks")} for g in self.param_groups],
-        }
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, "Adam: a method for stochastic optimization", 2015), PyTorch's rule and defaults:
 
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Take over settings and momentum. Raises StateDictError if they belong to other parameters."""
-        if missing := {"state", "param_groups"} - set(state_dict):
-            raise StateDictError(f"an optimiser's state dict holds 'state' and 'param_groups'; missing: {missing}")
-        windows = list(self._windows())
-        state = {int(i): np.asarray(s["momentum_buffer"]) for i, s in state_dict["state"].items()}
-        if len(state_dict["param_groups"]) != len(self.param_groups) or any(
-            i >= len(windows) or values.shape != windows[i][1].shape for i, values in state.items()
-        ):
-            raise StateDictError("the optimiser's state belongs to other parameters: groups or shapes differ")
-        for group, given in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            group.update({k: v for k, v in given.items() if k in group and k not in ("params", "blocks")})
-        for i, (block, window, _) in enumerate(windows):
-            at = next(j for j, w in enumerate(block.windows) if w is window)
-            block.moving[at] = i in state
-            Tensor(window, block.flat.device).copy_(state.get(i, np.zeros(window.shape, window.dtype)))
+    g = grad + weight_decay w;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
+    w -= lr m' / (sqrt(v') + eps)  with  m' = m / (1 - beta1^t)  and  v' = v / (1 - beta2^t)  in step t.
 
-    def _windows(self):
-        """(block, velocity window, whether it was used) of each parameter, in the order they were given."""
-        for group in self.param_groups:
-            place = {id(p): (block, j) for block in group["blocks"] for j, p in enumerate(block.flat.parameters)}
-            for p in group["params"]:
-                block, j = place[id(p)]
-                yield block, block.windows[j], block.moving[j]
+    One launch updates all parameters of a group that have seen as many steps; those without a gradient are left alone.
+    Raises ValueError for settings out of range.
+    """
+
+    numbers, counts, decoupled = ("exp_avg", "exp_avg_sq"), True, False
+
+    def __init__(
+        self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):  # fmt: skip
+        if lr < 0 or eps < 0 or weight_decay < 0:
+            raise ValueError(f"lr {lr}, eps {eps} and weight_decay {weight_decay} must not be negative")
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas are two numbers from 0 to below 1, got {betas}")
+        super().__init__(params, dict(lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay))
+
+    def _update(self, group, block, start, end, steps):
+        lr, eps, decay, (beta1, beta2) = group["lr"], group["eps"], group["weight_decay"], group["betas"]
+        rate = lr / (1 - beta1 ** (steps + 1))
+        stretch = (1 - beta2 ** (steps + 1)) ** -0.5
+        shrink, decay = (lr * decay, 0.0) if self.decoupled else (0.0, decay)
+        settings = (rate, beta1, 1 - beta1, beta2, 1 - beta2, stretch, eps, decay, shrink)
+        self._launch("adam", block, start, end, *settings, flops=15, moved=7)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay is no part of the gradient: w -= lr weight_decay w goes before the step.
+
+    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; PyTorch's rule and defaults.
+    """
+
+    decoupled = True
+
+    def __init__(
+        self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ):  # fmt: skip
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+
+CLIP_CHUNK = 1024  # gradients that a work-item squares and adds up
+
+
+def _with_gradients(parameters) -> list[Tensor]:
+    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    return [p for p in given if p.grad is not None]
+
+
+def clip_grad_norm_(parameters, max_norm: float) -> Tensor:
+    """Shorten the gradients of these parameters, seen as one vector, to the length ``max_norm`` if it is longer.
+
+    Call it between backward and the optimiser's step. Returns the former length, a Tensor on the device: nothing waits
+    for it (Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013; PyTorch's
+    rule: the factor is max_norm / (length + 1e-6), at most 1). Raises DTypeError for gradients of two types.
+    """
+    chosen = _with_gradients(parameters)
+    if not chosen:
+        return zeros(())
+    device, dtype = same_device(*chosen), chosen[0].dtype
+    if any(p.dtype != dtype for p in chosen):
+        raise DTypeError("clip_grad_norm_ takes gradients of one type: call it once for float32, once for float64")
+    kernels = [kernel(device, "optim", name, REAL=c_name(dtype)) for name in ("sum_squares", "shorten")]
+    counts = [-(-p.size // CLIP_CHUNK) for p in chosen]
+    sums, at = empty(device, (sum(counts),), dtype), 0
+    for p, count in zip(chosen, counts, strict=True):
+        launch(device, kernels[0], (count,), (64,), p.grad.array, sums, p.size, CLIP_CHUNK, at, flops=2 * p.size)
+        at += count
+    total = reduce_run(device, "sum", sums, 1, at, 1)
+    for p in chosen:
+        own = p.grad.array is p._grad_slot  # any other array may be another tensor's gradient, too
+        out = p.grad.array if own else empty(device, p.shape, dtype)
+        launch(device, kernels[1], (p.size,), (256,), p.grad.array, out, total, p.size, max_norm, flops=p.size)
+        p.grad = Tensor(out, device)
+    return Tensor(reshaped(total, ()), device).sqrt()
+
+
+def clip_grad_value_(parameters, clip_value: float) -> None:
+    """Limit each element of the parameters' gradients to -clip_value .. clip_value, on the device."""
+    for p in _with_gradients(parameters):
+        p.grad = p.grad.clamp(-clip_value, clip_value)
 
 
 class LRScheduler:
-    """Sets each group's lr to its first value times ``factor(epoch)``; call ``step()`` after each epoch."""
+    """Sets each group's lr to its first value times ``factor(epoch)``; call ``step()`` after each epoch.
+
+    A ``Trainer`` does so by itself.
+    """
 
     def __init__(self, optimizer: Optimizer):
         self.optimizer, self.last_epoch = optimizer, 0
@@ -211,6 +333,10 @@ class LRScheduler:
     def factor(self, epoch: int) -> float:
         raise NotImplementedError
 
+    def rate(self, base: float, epoch: int) -> float:
+        """The lr of a group whose first was ``base``."""
+        return base * self.factor(epoch)
+
     def step(self) -> None:
         """Go on to the next epoch (or iteration, if you call it once each)."""
         self.last_epoch += 1
@@ -218,7 +344,7 @@ class LRScheduler:
 
     def _apply(self):
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = base * self.factor(self.last_epoch)
+            group["lr"] = self.rate(base, self.last_epoch)
 
     def get_last_lr(self) -> list[float]:
         """The rates in use."""
@@ -267,6 +393,20 @@ class ExponentialLR(LRScheduler):
         return self.gamma**epoch
 
 
+class CosineAnnealingLR(LRScheduler):
+    """lr falls to ``eta_min`` along half a cosine in ``T_max`` epochs (and would rise again after that).
+
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017, without the restarts.
+    """
+
+    def __init__(self, optimizer, T_max: int, eta_min: float = 0.0):
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimizer)
+
+    def rate(self, base, epoch):
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * epoch / self.T_max)) / 2
+
+
 class LambdaLR(LRScheduler):
     """lr times ``lr_lambda(epoch)``: any schedule as a function."""
 
@@ -276,6 +416,7 @@ class LambdaLR(LRScheduler):
 
 
 lr_scheduler = SimpleNamespace(
+    CosineAnnealingLR=CosineAnnealingLR,
     ExponentialLR=ExponentialLR,
     LambdaLR=LambdaLR,
     MultiStepLR=MultiStepLR,

