@@ -6,19 +6,21 @@ class is blue on purple, the second red on orange, and each has a marker of its 
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize
 
 from ..errors import ShapeError
 from .plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SIGNED, SKY, WIDTH
 
 COLORS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKERS = "os^Dv*P"
+# The middle of the signed colours: points still stand out where a model is sure.
+PALE = LinearSegmentedColormap.from_list("pale", plt.get_cmap(SIGNED)(np.linspace(0.3, 0.7, 101)))
 
 
 def boundary(
     predict, points, labels, ax=None, *, level: float = 0.5, reach: float | None = None, margin: float = 0,
     classes=None, ring=None, limits=None, xlabel: str = "$x_1$", ylabel: str = "$x_2$", title: str = "", bar: str = "",
-    steps: int = 150,
+    size: float = 28, steps: int = 150,
 ):  # fmt: skip
     """The plane coloured by ``predict``, the line where it equals ``level``, and the labelled points (n, 2) on it.
 
@@ -26,7 +28,8 @@ def boundary(
     ``level - reach`` to ``level + reach``: by default 0 to 1 for the level 0.5 of probabilities, else as far as the
     values go. ``margin`` adds dashed lines at ``level`` plus and minus that much. ``classes`` names the labels in
     ascending order, for a legend; ``ring`` marks which points get a ring; ``limits`` is ((x, x), (y, y)), by default
-    a frame around the points; ``bar`` labels a colour scale. Raises ShapeError for other shapes.
+    a frame around the points; ``bar`` labels a colour scale; ``size`` is a point's, in points squared. Raises
+    ShapeError for other shapes.
     """
     points = np.asarray(points, float)
     if points.ndim != 2 or points.shape[1] != 2:
@@ -38,13 +41,13 @@ def boundary(
     reach = reach or (0.5 if level == 0.5 else np.abs(values - level).max() or 1.0)
     norm = Normalize(level - reach, level + reach)
     image = ax.imshow(
-        values, extent=(left, right, low, high), origin="lower", aspect="auto", cmap=SIGNED, norm=norm, alpha=0.6,
+        values, extent=(left, right, low, high), origin="lower", aspect="auto", cmap=PALE, norm=norm,
         interpolation="bilinear",
     )  # fmt: skip
     for at, style in [(level, "solid"), (level - margin, "dashed"), (level + margin, "dashed")][: 3 if margin else 1]:
         if values.min() < at - 1e-6 * reach and at + 1e-6 * reach < values.max():  # else there is only rounding noise
             ax.contour(x, y, values, [at], colors=BLACK, linestyles=style, linewidths=2 if style == "solid" else 1.2)
-    scatter(points, labels, ax, classes=classes, ring=ring)
+    scatter(points, labels, ax, classes=classes, ring=ring, size=size)
     ax.set(xlim=(left, right), ylim=(low, high), xlabel=xlabel, ylabel=ylabel, title=title)
     if bar:
         ax.figure.colorbar(image, ax=ax, label=bar)
@@ -84,7 +87,7 @@ def scatter(points, labels, ax=None, *, classes=None, ring=None, size: float = 2
         ringed = points[np.asarray(ring, bool)].T
         ax.scatter(*ringed, s=4 * size, facecolors="none", edgecolors=BLACK, linewidths=1.2, zorder=4)
     if classes is not None:
-        ax.legend(loc="upper left", frameon=True, framealpha=0.85)
+        ax.legend(loc="best", frameon=True, framealpha=0.85)
     return ax.figure
 
 
@@ -105,7 +108,7 @@ def outcomes(matrix, classes, names=None, ax=None, title: str = ""):
     """
     matrix = np.asarray(matrix)
     ax = ax or plt.subplots(figsize=(WIDTH * 0.5, 2.6))[1]
-    ax.imshow(np.eye(len(matrix)), cmap=plt.matplotlib.colors.ListedColormap(["#FBE3B8", "#CFE6F5"]), aspect="auto")
+    ax.imshow(np.eye(len(matrix)), cmap=ListedColormap(["#FBE3B8", "#CFE6F5"]), aspect="auto")
     for (i, j), count in np.ndenumerate(matrix):
         ax.text(j, i - (0.12 if names is not None else 0), str(count), ha="center", va="center", size=15)
         if names is not None:
