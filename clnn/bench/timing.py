@@ -50,7 +50,7 @@ class Settings:
     ``rounds`` rounds, fewer where they would take it more than ``budget`` seconds."""
 
     rounds: int = 7
-    sample: float = 0.04
+    sample: float = 0.15  # so long that filling the queue and waking the threads hardly counts
     budget: float = 2.0
     pause: float = 0.03  # threads of the last contestant that wait actively give up in this time
 
