@@ -242,6 +242,14 @@ def _poolable(layer, pool) -> bool:
     return plain and pool.padding in (0, (0, 0)) and pool.dilation in (1, (1, 1))
 
 
+class Branches(Sequential):
+    """Modules side by side: each is given the same input, and their results are joined along dimension 1, the channels
+    of images. Named "0", "1", ..."""
+
+    def forward(self, x):
+        return ops.cat([branch(x) for branch in self], dim=1)
+
+
 class Linear(Module):
     """y = x W^T + b for x (..., in_features); weight (out_features, in_features), bias (out_features,).
 

@@ -65,7 +65,8 @@ def every_layer() -> nn.Module:
     """A net for images (N, 2, 13, 9) with each layer that the reference knows."""
     return nn.Sequential(
         nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2), nn.ReLU(), nn.LocalResponseNorm(4, alpha=0.7, k=2.0),
-        nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(4, 4, (2, 1)), nn.Tanh(), nn.AvgPool2d(2, 3, ceil_mode=True),
+        nn.MaxPool2d(3, 2, ceil_mode=True), nn.LocalResponseNorm2d(4, alpha=0.7, beta=0.9), nn.Conv2d(4, 4, (2, 1)),
+        nn.Tanh(), nn.AvgPool2d(2, 3, ceil_mode=True),
         nn.Flatten(), nn.Linear(4, 5), nn.Dropout(0.5), nn.Linear(5, 3),
     )  # fmt: skip
 

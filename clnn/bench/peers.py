@@ -259,11 +259,23 @@ class Torch:
         return net.to(self.on)
 
     def like(self, module):
+        if isinstance(module, nn.LocalResponseNorm2d):
+            return self.within_maps(module)
         named = inspect.signature(type(module)).parameters.values()
         options = {p.name: getattr(module, p.name) for p in named if p.kind is p.POSITIONAL_OR_KEYWORD}
         if "bias" in options:
             options["bias"] = options["bias"] is not None
         return getattr(self.torch.nn, type(module).__name__)(**options)
+
+    def within_maps(self, norm: nn.LocalResponseNorm2d):
+        """Response normalisation within maps, which PyTorch has not, by its pooling; for odd sizes."""
+        pool = self.torch.nn.AvgPool2d(norm.size, 1, norm.size // 2)
+
+        class Within(self.torch.nn.Module):
+            def forward(self, x):
+                return x / (norm.k + norm.alpha * pool(x * x)) ** norm.beta
+
+        return Within()
 
 
 class ClBlast:

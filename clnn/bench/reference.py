@@ -57,18 +57,22 @@ def pool(x, k, s, ceil_mode, largest):
     return y, back
 
 
-def local_response_norm(x, size, alpha, beta, k):
-    """x divided by (k + alpha / size * the sum of squares of ``size`` neighbouring maps)^beta."""
+def local_response_norm(x, size, alpha, beta, k, within):
+    """x divided by (k + alpha / n * the sum of squares of its n neighbours)^beta: those in ``size`` maps, or, with
+    ``within``, in ``size`` rows and columns of the same map."""
+    before, behind = size // 2, (size - 1) // 2
 
-    def neighbours(values, before):
-        padded = np.pad(values, ((0, 0), (before, size - 1 - before), (0, 0), (0, 0)))
-        return sum(padded[:, i : i + x.shape[1]] for i in range(size))
+    def neighbours(values, before, behind):
+        for axis in (2, 3) if within else (1,):
+            border = [(before, behind) if d == axis else (0, 0) for d in range(4)]
+            values = sliding_window_view(np.pad(values, border), size, axis).sum(-1)
+        return values
 
-    d = k + alpha / size * neighbours(x * x, size // 2)
+    scale = alpha / size ** (2 if within else 1)
+    d = k + scale * neighbours(x * x, before, behind)
 
     def back(g):
-        others = neighbours(g * x * d ** (-beta - 1), (size - 1) // 2)
-        return g * d**-beta - 2 * alpha * beta / size * x * others
+        return g * d**-beta - 2 * scale * beta * x * neighbours(g * x * d ** (-beta - 1), behind, before)
 
     return x * d**-beta, back
 
@@ -91,7 +95,8 @@ def layer(module, x, weight, bias):
         case nn.Dropout():  # in evaluation mode
             return x, lambda g: (g,)
         case nn.LocalResponseNorm():
-            y, back = local_response_norm(x, module.size, module.alpha, module.beta, module.k)
+            within = isinstance(module, nn.LocalResponseNorm2d)
+            y, back = local_response_norm(x, module.size, module.alpha, module.beta, module.k, within)
         case nn.MaxPool2d() | nn.AvgPool2d():
             largest = isinstance(module, nn.MaxPool2d)
             y, back = pool(x, module.kernel_size, module.stride, module.ceil_mode, largest)
