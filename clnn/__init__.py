@@ -21,6 +21,7 @@ from .errors import (
     StateDictError,
 )  # fmt: skip
 from .iterators import converge, every, progress, take
+from .metrics import top_k_accuracy
 from .ops import cat
 from .profiler import profile
 from .summary import summary
@@ -48,5 +49,5 @@ __all__ = [
     "ShapeError", "StateDictError", "Tensor", "Trainer", "arange", "cat", "ceilings", "converge", "data", "device",
     "devices", "evaluate", "every", "full", "is_grad_enabled", "load", "manual_seed", "modules", "no_grad", "ones",
     "ones_like", "ops", "optim", "profile", "progress", "rand", "randn", "save", "sgd", "summary", "synchronize",
-    "take", "tensor", "use_device", "zeros", "zeros_like",
+    "take", "tensor", "top_k_accuracy", "use_device", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -13,9 +13,10 @@ from .device import Device
 from .device import device as get_device
 from .errors import DataError, ShapeError
 from .modules import CrossEntropyLoss, Module
-from .ops.tally import tally
+from .ops.tally import count_hits, tally
 from .tensor import Tensor, no_grad, tensor, zeros, zeros_like
 
+NO_BATCH = "there was no batch: the loader is empty, or an iterator that was used up before"
 AHEAD = 8  # steps the host may be ahead of the device: enough to keep it busy, few enough to hold in memory
 
 
@@ -41,7 +42,7 @@ class Sums:
         if self.loss is None:
             self.loss = zeros_like(loss)
         weight = 1 if reduction == "sum" else len(target)
-        if target.dtype == np.int32 and output.ndim >= 2 and target.shape == output.shape[:1] + output.shape[2:]:
+        if _are_labels(target, output):
             if self.correct is None:
                 self.correct = zeros((), dtype=np.int32, device=loss.device)
             tally(self.loss, self.correct, loss, weight, output, target)
@@ -53,7 +54,7 @@ class Sums:
     def metrics(self) -> Metrics:
         """The means (waits for the device). Raises DataError if no batch came."""
         if self.loss is None:
-            raise DataError("there was no batch: the loader is empty, or an iterator that was used up before")
+            raise DataError(NO_BATCH)
         accuracy = None if self.correct is None else self.correct.item() / self.labels
         return Metrics(self.loss.item() / self.records, accuracy)
 
@@ -146,6 +147,41 @@ def evaluate(model: Module, loader, loss=None) -> Metrics:
             sums.add(loss(output, y), output, y, reduction_of(loss))
             watch.follow(step, sums.loss)
     return sums.metrics()
+
+
+def top_k_accuracy(model: Module, loader, ks: Iterable[int] = (1, 5)) -> dict[int, float]:
+    """For each k the share of labels that are among the model's k largest logits, as {k: share}.
+
+    Of equal logits the first come first. The model runs as in ``evaluate``; the device counts, and only the end waits
+    for it. Raises DataError for an empty loader, and ShapeError where outputs and targets are no logits (N, C, ...)
+    and integer labels (N, ...).
+    """
+    ks = list(ks)
+    if not ks or not all(isinstance(k, int) and k >= 1 for k in ks):
+        raise ValueError(f"ks are whole numbers of at least 1, got {ks}")
+    hits, labels, watch = {}, 0, Watch()
+    with evaluating(model), no_grad():
+        for step, (x, y) in enumerate(pairs(epoch_of(loader, 0), device_of(model)), 1):
+            output = model(x)
+            if not _are_labels(y, output):
+                raise ShapeError(
+                    f"targets {y.dtype.name} {y.shape} are no labels of outputs {output.shape}: expected int32 "
+                    f"{output.shape[:1] + output.shape[2:]}"
+                )
+            for k in ks:
+                if k not in hits:
+                    hits[k] = zeros((), dtype=np.int32, device=output.device)
+                count_hits(hits[k], output, y, k)
+            labels += y.size
+            watch.follow(step, hits[ks[0]])
+    if not labels:
+        raise DataError(NO_BATCH)
+    return {k: count.item() / labels for k, count in hits.items()}
+
+
+def _are_labels(target: Tensor, output: Tensor) -> bool:
+    """Whether targets are class labels for logits (N, C, ...)."""
+    return target.dtype == np.int32 and output.ndim >= 2 and target.shape == output.shape[:1] + output.shape[2:]
 
 
 def reduction_of(loss) -> str:

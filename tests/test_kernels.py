@@ -210,6 +210,8 @@ def tally_(rng):
     total, hits = clnn.tensor(1.5), clnn.tensor(4)
     tally.tally(total, hits, clnn.tensor(0.25), 3.0, clnn.tensor(logits), clnn.tensor(labels))
     assert total.item() == 2.25 and hits.item() == 4 + (logits.argmax(1) == labels).sum()
+    tally.count_hits(hits, clnn.tensor(logits), clnn.tensor(labels), 2)
+    assert hits.item() == 4 + (logits.argmax(1) == labels).sum() + (logits.argmin(1) != labels).sum()
 
 
 def vector_add(rng):

@@ -128,6 +128,34 @@ def test_evaluate_counts_each_place_of_a_map():
     assert found.accuracy == (x.argmax(1) == y).mean()
 
 
+def test_top_k_accuracy(device, digits, waits):
+    """On ragged batches, in one pass, with one wait for each k at the end; the modes are put back."""
+    net, test = mlp(), digits[1]
+    found = clnn.top_k_accuracy(net, DataLoader(test, 64), (1, 3, 10))
+    assert waits == 3 * ["numpy", "get", "enqueue_copy"]
+    assert all(m.training for m in net.modules())
+    net.eval()
+    logits = net(clnn.tensor(test.images / np.float32(255))).numpy()
+    best = np.argsort(-logits, axis=1, kind="stable")
+    for k in (1, 3):
+        assert found[k] == (best[:, :k] == test.labels[:, None]).any(1).mean()
+    assert found[10] == 1 and list(found) == [1, 3, 10]
+    assert found[1] == evaluate(net, DataLoader(test, 100)).accuracy
+    assert list(clnn.top_k_accuracy(net, DataLoader(test, 64))) == [1, 5]
+
+
+def test_top_k_of_what_has_none(digits):
+    with pytest.raises(clnn.DataError, match="no batch"):
+        clnn.top_k_accuracy(mlp(), [])
+    x = np.zeros((2, 4), np.float32)
+    for y in (x, np.zeros((2, 1), np.int32)):
+        with pytest.raises(clnn.ShapeError, match=r"no labels of outputs \(2, 4\): expected int32 \(2,\)"):
+            clnn.top_k_accuracy(nn.Sequential(), [(x, y)])
+    for ks in ((), (0,), (1, 2.5)):
+        with pytest.raises(ValueError, match="whole numbers of at least 1"):
+            clnn.top_k_accuracy(mlp(), DataLoader(digits[1], 50), ks)
+
+
 @pytest.mark.parametrize("batches", [[], iter([])])
 def test_evaluate_nothing(batches):
     with pytest.raises(clnn.DataError, match="no batch"):
