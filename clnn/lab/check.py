@@ -244,14 +244,19 @@ def _watched(answer):
 def _explain(error: Exception) -> str:
     """The exception's words, after the last line of the student's own code that ran."""
     words = f"{type(error).__name__}: {error}".strip().removesuffix(":")
-    paths = sysconfig.get_paths()
-    ours = (os.path.dirname(os.path.dirname(__file__)), paths["stdlib"], paths["purelib"], paths["platlib"])
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(tuple(os.path.join(path, "") for path in ours))]
+    own = own_frames(error)
     if not own:  # called with other arguments than it takes, or its result fits nothing
         return f"The check cannot use your answer. {words}"
     line = f", `{own[-1].line}`" if own[-1].line else ""
     return f"Your code stops in {own[-1].name}, line {own[-1].lineno}{line}. {words}"
+
+
+def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """Where the student's own code was, outermost first, when this was raised: without clnn's frames and libraries'."""
+    paths = sysconfig.get_paths()
+    ours = (os.path.dirname(os.path.dirname(__file__)), paths["stdlib"], paths["purelib"], paths["platlib"])
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f for f in frames if not f.filename.startswith(tuple(os.path.join(path, "") for path in ours))]
 
 
 def _seeded(seed: int) -> np.random.Generator:

@@ -1,0 +1,194 @@
+"""Work done in a process of its own, with limits of time and of memory, so that nothing it does harms this one.
+
+A ``Sandbox`` is a second Python that waits for work. Requests and replies are lines of JSON. Where the work does not
+end in time, or ends its process, the sandbox says so, and the next call starts a new process.
+"""
+
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from dataclasses import dataclass
+
+SECONDS = 10  # for each step of the work
+MEGABYTES = 4096
+PRINTED = 10_000  # characters kept of what the work prints
+START = 60  # seconds in which Python must have started and imported, on a busy machine too
+COMMAND = "from clnn.lab.sandbox import serve; serve()"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a call: its ``value``, or why there is none.
+
+    ``failure`` is "" where all went well, else "time", "memory", "crash" or "error"; ``words`` is one sentence about
+    it (for an error its traceback), ``step`` what was being done, ``printed`` what was written to the standard output.
+    """
+
+    value: object = None
+    failure: str = ""
+    words: str = ""
+    step: str = ""
+    printed: str = ""
+
+
+class Sandbox:
+    """A process that calls functions: ``Sandbox().call("module:function", x=1)``.
+
+    ``seconds`` limits each step of the work (see ``step``), ``megabytes`` its memory (Linux); ``environment`` adds
+    variables. The process starts at the first call, stays for the next one and ends with this one.
+    """
+
+    def __init__(self, seconds: float = SECONDS, megabytes: int = MEGABYTES, environment: dict | None = None):
+        self.seconds, self.megabytes, self.environment = seconds, megabytes, environment or {}
+        self._process = self._printed = None
+
+    def start(self) -> None:
+        """Start the process, if none is there, without waiting for it."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.close()
+        path = os.pathsep.join(filter(None, sys.path))
+        self._printed = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND],
+            env=os.environ | {"PYTHONPATH": path} | self.environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._printed,
+            start_new_session=os.name == "posix",  # so that what it starts can be ended with it
+        )  # fmt: skip
+        atexit.register(self.close)
+
+    def call(self, target: str, **arguments) -> Outcome:
+        """The outcome of ``target``, "module:function", with these arguments; they and the value must fit JSON."""
+        self.start()
+        self._printed.seek(0)
+        self._printed.truncate()
+        request = {"target": target, "arguments": arguments, "megabytes": self.megabytes, "seconds": self.seconds}
+        try:
+            reply, late, at = self._converse(json.dumps(request))
+        except BaseException:  # the user's own interrupt among them: a reply that comes later belongs to nobody
+            self.close()
+            raise
+        if reply is None:
+            reply = self._lost(late)
+        self._printed.seek(0)
+        printed = self._printed.read(PRINTED).decode(errors="replace")
+        return Outcome(**reply, step=at, printed=printed)
+
+    def close(self) -> None:
+        """End the process and all that it started."""
+        atexit.unregister(self.close)
+        if self._process is not None:
+            self._kill()
+            with contextlib.suppress(BrokenPipeError):  # a request that nobody read
+                self._process.stdin.close()
+            self._process.stdout.close()
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def _converse(self, request: str):
+        """Send a request and read lines until its reply: the reply (None if none comes), whether it was late, the step."""
+        late, at = threading.Event(), ""
+
+        def watch(seconds):
+            timer = threading.Timer(seconds, lambda: (late.set(), self._kill()))
+            timer.daemon = True
+            timer.start()
+            return timer
+
+        timer = watch(START)
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(request.encode() + b"\n")
+                self._process.stdin.flush()
+            while line := self._process.stdout.readline():
+                timer.cancel()
+                news = json.loads(line)
+                if "step" not in news:
+                    return news, False, at
+                at = news["step"]
+                timer = watch(self.seconds)
+            return None, late.is_set(), at
+        finally:
+            timer.cancel()
+
+    def _kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            if os.name == "posix":
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+
+    def _lost(self, late: bool) -> dict:
+        code = self._process.wait()
+        self.close()
+        if late:
+            return {"failure": "time", "words": f"It did not end within {self.seconds:g} seconds and was stopped."}
+        end = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return {"failure": "crash", "words": f"It ended the process that ran it ({end})."}
+
+
+# The other side
+
+
+def step(what: str) -> None:
+    """Called by the work in a sandbox: what it does next. The time limit begins anew."""
+    _tell({"step": what})
+    if hasattr(signal, "alarm"):
+        signal.alarm(_orphan_seconds)  # should the process that watches this one be gone, the work still ends
+
+
+def serve() -> None:
+    """Do what the lines of the standard input ask for until they end."""
+    global _replies, _orphan_seconds, _served_by
+    _replies, _served_by = os.fdopen(os.dup(1), "w"), os.getpid()
+    requests = os.fdopen(os.dup(0))  # of its own, too: the work may read or close what it likes
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what the work prints must not come between the replies
+    for line in requests:
+        request = json.loads(line)
+        _limit(request["megabytes"])
+        _orphan_seconds = int(request["seconds"]) + 5
+        step("")
+        try:
+            module, _, name = request["target"].partition(":")
+            reply = {"value": getattr(importlib.import_module(module), name)(**request["arguments"])}
+        except MemoryError:
+            reply = {"failure": "memory", "words": f"It needs more than {request['megabytes']} MiB of memory."}
+        except BaseException:  # SystemExit too
+            reply = {"failure": "error", "words": traceback.format_exc(limit=-3)}
+        with contextlib.suppress(Exception):  # the work may have put anything in its place
+            sys.stdout.flush()
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
+        _tell(reply)
+
+
+def _tell(news: dict) -> None:
+    if os.getpid() != _served_by:  # the work has forked: only one of the two answers
+        os._exit(0)
+    _replies.write(json.dumps(news) + "\n")
+    _replies.flush()
+
+
+def _limit(megabytes: int) -> None:
+    """Limit the memory that this process may write to. Reserved addresses do not count: GPU drivers reserve many."""
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (megabytes * 2**20, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**26, 2**26))  # an endless print must not fill the disk

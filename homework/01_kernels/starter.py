@@ -1,0 +1,94 @@
+"""Homework 1: four kernels.
+
+Each function below gets NumPy arrays of float32 and must return a NumPy array of float32. Its work is to be done by the
+kernel above it, which you write; the function that starts the kernel is given. README.md says what each must compute.
+Try your work with:  python starter.py
+"""
+
+import numpy as np
+
+from clnn.lab.kernel import Cell
+
+# 1. scale_shift: y = a x + b, one work-item an element
+
+SCALE_SHIFT = r"""
+__kernel void scale_shift(__global const float *x, __global float *y, float a, float b, int n)
+{
+    // about 3 lines
+}
+"""
+
+
+def scale_shift(x, a, b):
+    y = np.zeros_like(x)
+    Cell(SCALE_SHIFT).kernels["scale_shift"](x, y, a, b, x.size, size=x.size)
+    return y
+
+
+# 2. column_max: the largest number of each column, one work-item a column
+
+COLUMN_MAX = r"""
+__kernel void column_max(__global const float *x, __global float *largest, int rows, int columns)
+{
+    // about 6 lines
+}
+"""
+
+
+def column_max(x):
+    rows, columns = x.shape
+    largest = np.zeros(columns, np.float32)
+    Cell(COLUMN_MAX).kernels["column_max"](x, largest, rows, columns, size=columns)
+    return largest
+
+
+# 3. swish and its way back: y = x / (1 + e^-x); dx = dy times the derivative of y by x
+
+SWISH = r"""
+__kernel void swish(__global const float *x, __global float *y, int n)
+{
+    // about 3 lines
+}
+
+__kernel void swish_backward(__global const float *x, __global const float *dy, __global float *dx, int n)
+{
+    // about 4 lines
+}
+"""
+
+
+def swish(x):
+    y = np.zeros_like(x)
+    Cell(SWISH).kernels["swish"](x, y, x.size, size=x.size)
+    return y
+
+
+def swish_backward(x, dy):
+    dx = np.zeros_like(x)
+    Cell(SWISH).kernels["swish_backward"](x, dy, dx, x.size, size=x.size)
+    return dx
+
+
+# 4. heat: one step of heat spreading on a plate, one work-item a place
+
+HEAT = r"""
+__kernel void heat(__global const float *t, __global float *next, float k, int rows, int columns)
+{
+    // about 10 lines
+}
+"""
+
+
+def heat(t, k):
+    rows, columns = t.shape
+    after = np.zeros_like(t)
+    Cell(HEAT).kernels["heat"](t, after, k, rows, columns, size=(columns, rows))
+    return after
+
+
+if __name__ == "__main__":
+    x = np.float32([[1, -2, 3], [0, 5, -6]])
+    print("scale_shift:", scale_shift(x, 2.0, 1.0).tolist(), "expected [[3, -3, 7], [1, 11, -11]]")
+    print("column_max: ", column_max(x).tolist(), "expected [1, 5, 3]")
+    print("swish:      ", swish(np.float32([0, 1])).round(4).tolist(), "expected [0, 0.7311]")
+    print("heat:       ", heat(np.float32([[0, 4, 0]]), 0.25).tolist(), "expected [[1, 2, 1]]")
