@@ -20,6 +20,7 @@ from .errors import (
     ShapeError,
     StateDictError,
 )  # fmt: skip
+from .gradcheck import grad, gradcheck
 from .iterators import converge, every, progress, take
 from .metrics import top_k_accuracy
 from .ops import cat
@@ -47,7 +48,7 @@ __all__ = [
     "CheckpointError", "ClnnError", "DTypeError", "DataError", "Device", "DeviceError", "DeviceMemoryError",
     "GradientError", "GraphError", "KernelCompileError", "LabelError", "NonFiniteLossError", "OptimizerError",
     "ShapeError", "StateDictError", "Tensor", "Trainer", "arange", "cat", "ceilings", "converge", "data", "device",
-    "devices", "evaluate", "every", "full", "is_grad_enabled", "load", "manual_seed", "modules", "no_grad", "ones",
-    "ones_like", "ops", "optim", "profile", "progress", "rand", "randn", "save", "sgd", "summary", "synchronize",
-    "take", "tensor", "top_k_accuracy", "use_device", "zeros", "zeros_like",
+    "devices", "evaluate", "every", "full", "grad", "gradcheck", "is_grad_enabled", "load", "manual_seed", "modules",
+    "no_grad", "ones", "ones_like", "ops", "optim", "profile", "progress", "rand", "randn", "save", "sgd", "summary",
+    "synchronize", "take", "tensor", "top_k_accuracy", "use_device", "zeros", "zeros_like",
 ]  # fmt: skip
