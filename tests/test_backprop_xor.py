@@ -146,7 +146,7 @@ def page(device, monkeypatch):
     cells = {c.id: c.source for c in nbformat.read(COURSE / "03_backprop_xor.ipynb", as_version=4).cells}
     names = {}
     with matplotlib.rc_context():
-        for cell in "setup neuron no-bend xor-one one-layer hidden chain network train learn seeds".split():
+        for cell in "setup neuron no-bend xor-one numeric one-layer hidden chain network train learn seeds".split():
             exec(cells[cell], names)
     return names
 
