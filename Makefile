@@ -16,7 +16,7 @@ INLINE := MPLBACKEND=module://matplotlib_inline.backend_inline
 NOTEBOOKS = $(wildcard course/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lab test course wheel bench format clean distclean
+.PHONY: help venv lab test course outputs wheel bench format clean distclean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -43,6 +43,9 @@ test: venv ## check style, run the tests, run every notebook and compare its out
 course: venv ## run every notebook without a browser, as HTML pages in build/course (CLNN_FULL=1: the long form)
 	@test -n '$(NOTEBOOKS)' || { echo 'clnn: no notebook in course/' >&2; exit 1; }
 	$(INLINE) $(PY) -m nbconvert --to html --execute --embed-images --ExecutePreprocessor.timeout=-1 --output-dir build/course $(NOTEBOOKS)
+
+outputs: venv ## run every notebook and store its outputs in it (NOTEBOOKS=course/04_cnn_lenet.ipynb: this one)
+	$(INLINE) $(PY) -m nbconvert --to notebook --inplace --execute --ExecutePreprocessor.timeout=-1 --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)
 
 wheel: venv ## build dist/clnn-*.whl
 	$(PY) -m build --wheel --no-isolation --outdir dist

@@ -135,8 +135,10 @@ class Visit:
     """A reader's visit to one notebook: opened, run, saved, each step taken on the page as a reader takes it.
 
     ``stored`` and ``saved`` are the notebook's file before and after, ``opened`` and ``ran`` what each code cell shows,
-    ``formulas`` those that are not set.
+    ``formulas`` those that are not set. ``patience`` is how many seconds a picture may take.
     """
+
+    patience = 20
 
     def __init__(self, page, lab: Lab, name: str, pictures: Path):
         self.page, self.lab, self.file, self.pictures = page, lab, lab.root / name, pictures
@@ -177,7 +179,12 @@ class Visit:
         """The page from top to bottom, as pictures."""
         small = self.page.viewport_size
         self.page.set_viewport_size({"width": small["width"], "height": 2400})
-        roll = "e => { const old = e.scrollTop; e.scrollTop += e.clientHeight - 40; return e.scrollTop > old; }"
+        roll = """e => {
+            const bottom = element => element.getBoundingClientRect().bottom;
+            const more = bottom([...e.querySelectorAll('.jp-Cell')].at(-1)) > bottom(e);
+            e.scrollTop += e.clientHeight - 40;
+            return more;
+        }"""
         scroller = self.page.locator(".jp-NotebookPanel .jp-WindowedPanel-outer")
         scroller.evaluate("e => { e.scrollTop = 0; }")
         for number in range(1, 100):
@@ -188,17 +195,16 @@ class Visit:
         self.page.set_viewport_size(small)
 
     def still_pictures(self) -> list[str]:
-        """The pictures with sliders where no slider and no menu changes the picture, or leaves none."""
-        dead = []
-        explorers = self.page.locator(".jp-OutputArea-output > .jupyter-widgets:has(.widget-image)")
-        for i in range(explorers.count()):
-            explorer = explorers.nth(i)
-            controls = explorer.locator("[role=slider], select")
-            if not any(self._changes(explorer, controls.nth(j)) for j in range(controls.count())):
-                dead.append(f"picture {i + 1} stays as it is, whichever slider moves")
-            if "No picture for these values" in explorer.inner_text():
-                dead.append(f"picture {i + 1}: {explorer.inner_text()}")
-        return dead
+        """The cells whose picture no slider and no menu changes, or where a value leaves no picture."""
+        ids, faults = [cell.id for cell in self.saved.cells if cell.cell_type == "code"], []
+        place = "e => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].indexOf(e.closest('.jp-CodeCell'))"
+        for explorer in self.page.locator(".jp-OutputArea-output > .jupyter-widgets:has(.widget-image)").all():
+            name, controls = ids[explorer.evaluate(place)], explorer.locator("[role=slider], select").all()
+            if not any(self._changes(explorer, control) for control in controls):
+                faults.append(f"{name}: the picture stays as it is, whichever slider moves")
+            if note := explorer.locator(".widget-html-content").inner_text():
+                faults.append(f"{name}: {note}")
+        return faults
 
     def _changes(self, explorer, control) -> bool:
         image = explorer.locator(".widget-image")
@@ -209,7 +215,7 @@ class Visit:
         else:
             at_end = control.evaluate("e => e.ariaValueNow === e.ariaValueMax")
             control.press("Home" if at_end else "End")
-        for _ in range(100):
+        for _ in range(10 * self.patience):
             self.page.wait_for_timeout(100)
             if image.evaluate(DIGEST) != former:
                 image.scroll_into_view_if_needed()

@@ -74,8 +74,7 @@ def visit(open_notebook, request):
 
 
 def code_cells(notebook) -> list:
-    """Those that a run counts."""
-    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def calls(cell, name: str) -> list[ast.Call]:
@@ -174,6 +173,7 @@ def draw(rate):
     figure.text(rate, rate, "here")
     return figure
 lab.explore(draw, rate=(0.0, 1.0))""",
+    "fails": "lab.explore(lambda rate: draw(1 / (rate - 1)), rate=(0.0, 1.0), start={'rate': 0.5})",
     "model": f"display({{{WIDGET!r}: {{'model_id': 'nobody', 'version_major': 2, 'version_minor': 0}}}}, raw=True)",
     "exercise": "print('done')",
     "raises": "1 / 0",
@@ -185,7 +185,7 @@ def test_faults_of_a_page_are_seen(open_notebook, jupyterlab):
     cells = [nbformat.v4.new_code_cell(source, id=name) for name, source in FAULTY.items()]
     cells[0] = nbformat.v4.new_markdown_cell(FAULTY["formula"], id="formula")
     cells[1].outputs = [nbformat.v4.new_output("display_data", {"image/png": "bm8gcGljdHVyZQ=="})]
-    cells[5].metadata.tags = ["exercise:nothing"]
+    cells[6].metadata.tags = ["exercise:nothing"]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), jupyterlab.root / "faulty.ipynb")
     visit = open_notebook("faulty.ipynb")
@@ -195,8 +195,13 @@ def test_faults_of_a_page_are_seen(open_notebook, jupyterlab):
     assert faults_of_run(visit) == [
         "exercise: an exercise that does not say 'not done yet': done\n",
         "raises: ZeroDivisionError: division by zero",
-        "later: prompt [ ]:, expected [7]:",
+        "later: prompt [ ]:, expected [8]:",
     ]
     assert faults_of_widgets(visit) == ["model: 0 views, expected 1: Error displaying widget: model not found"]
     assert visit.formulas == ["\\nosuchcommand", "\\sum_{1"]
-    assert visit.still_pictures() == ["picture 1 stays as it is, whichever slider moves"]
+    visit.patience = 2
+    assert visit.still_pictures() == [
+        "still: the picture stays as it is, whichever slider moves",
+        "fails: the picture stays as it is, whichever slider moves",
+        "fails: No picture for these values. ZeroDivisionError: float division by zero",
+    ]
