@@ -10,8 +10,13 @@ from . import modules as nn
 from .tensor import generator
 
 
-def gaussian(layer, std: float, bias: float = 0.0):
-    """The layer with new first weights: normal with mean 0 and deviation ``std``, all biases equal."""
+def gaussian(layer, std: float | None = None, bias: float = 0.0):
+    """The layer with new first weights: normal with mean 0 and deviation ``std``, all biases equal.
+
+    Left out, std is the root of 2 / inputs of a neuron, which keeps signals alive through many layers of ReLU (He et
+    al., "Delving deep into rectifiers", 2015).
+    """
+    std = (2 * layer.weight.shape[0] / layer.weight.size) ** 0.5 if std is None else std
     layer.weight.copy_(generator().standard_normal(layer.weight.shape, np.float32) * np.float32(std))
     layer.bias.copy_(bias)
     return layer
@@ -195,32 +200,32 @@ def alexnet_cifar(classes: int = 10) -> nn.Sequential:
 
     The layers of ``alexnet`` in their order, with the widths of one of its towers; the first convolution has 5x5
     filters side by side, and the fully connected layers a quarter of the neurons. No published net: one to train at
-    home.
+    home, and so with first weights after He et al.: from PyTorch's it learns nothing for a long while.
     """
     return nn.Sequential(
-        nn.Conv2d(3, 48, 5, padding=2),
+        gaussian(nn.Conv2d(3, 48, 5, padding=2)),
         nn.ReLU(),
         nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0),
         nn.MaxPool2d(3, 2),
-        nn.Conv2d(48, 128, 5, padding=2),
+        gaussian(nn.Conv2d(48, 128, 5, padding=2)),
         nn.ReLU(),
         nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0),
         nn.MaxPool2d(3, 2),
-        nn.Conv2d(128, 192, 3, padding=1),
+        gaussian(nn.Conv2d(128, 192, 3, padding=1)),
         nn.ReLU(),
-        nn.Conv2d(192, 192, 3, padding=1),
+        gaussian(nn.Conv2d(192, 192, 3, padding=1)),
         nn.ReLU(),
-        nn.Conv2d(192, 128, 3, padding=1),
+        gaussian(nn.Conv2d(192, 128, 3, padding=1)),
         nn.ReLU(),
         nn.MaxPool2d(3, 2),
         nn.Flatten(),
-        nn.Linear(128 * 3 * 3, 1024),
+        gaussian(nn.Linear(128 * 3 * 3, 1024)),
         nn.ReLU(),
         nn.Dropout(0.5),
-        nn.Linear(1024, 1024),
+        gaussian(nn.Linear(1024, 1024)),
         nn.ReLU(),
         nn.Dropout(0.5),
-        nn.Linear(1024, classes),
+        gaussian(nn.Linear(1024, classes)),
     )
 
 

@@ -138,6 +138,7 @@ def test_first_weights():
         models.cifar18: [(0.0001, 0), (0.01, 0), (0.01, 0), (0.01, 0)],
         models.cifar11: [(0.0001, 0), (0.01, 0), (0.04, 0), (0.04, 0), (0.01, 0)],
         models.alexnet: [(0.01, bias) for bias in (0, 1, 0, 1, 1, 1, 1, 0)],
+        models.alexnet_cifar: [((2 / n) ** 0.5, 0) for n in (75, 1200, 1152, 1728, 1728, 1152, 1024, 1024)],  # He's
     }
     for make, wanted in published.items():
         layers = [m for m in make().modules() if hasattr(m, "weight")]
