@@ -37,8 +37,9 @@ def telling_words(words, ratios, xlabel: str = "times as frequent in spam as in 
     bars = ax.barh(range(len(words)), np.log10(ratios), color=np.where(ratios > 1, ORANGE, BLUE))
     ax.bar_label(bars, [f"{r:,.3g}" if r >= 1 else f"1 / {1 / r:,.3g}" for r in ratios], padding=3, size=9)
     ax.set(yticks=range(len(words)), yticklabels=words, xlabel=xlabel)
-    reach = 1.25 * np.abs(np.log10(ratios)).max()
-    low, high = (-reach if (ratios < 1).any() else 0), (reach if (ratios > 1).any() else 0)
+    reach = 1.25 * np.abs(np.log10(ratios)).max(initial=0.8)  # so that there is a mark beside 1
+    low = -reach if (ratios < 1).any() else 0
+    high = reach if (ratios > 1).any() or not low else 0
     powers = range(int(np.ceil(low)), int(np.floor(high)) + 1)
     ax.set(xlim=(low, high), xticks=powers, xticklabels=[f"{10**p:,}" if p >= 0 else f"1/{10**-p:,}" for p in powers])
     ax.axvline(0, color=BLACK, linewidth=0.8)
@@ -78,7 +79,8 @@ def descents(paths: dict, x, y, best, reach: float = 420):
     levels = np.geomspace(grid.min(), grid.max(), 14)
     for ax, (name, path), color in zip(axes, paths.items(), (BLUE, GREEN, RED, PURPLE)):
         ax.contour(w0, w1, grid, levels, cmap="Greys", norm=LogNorm(levels[0] / 30, levels[-1]), linewidths=0.8)
-        ax.plot(*path.T, "o-", color=color, markersize=2.5, linewidth=0.8)
+        inside = np.flatnonzero((np.abs(path - best) <= reach).all(axis=1))  # what diverges is drawn as far as the edge
+        ax.plot(*path[: inside.max(initial=0) + 2].T, "o-", color=color, markersize=2.5, linewidth=0.8)
         ax.plot(*best, "*", color=ORANGE, markersize=13, markeredgecolor=BLACK, zorder=4)
         ax.set(xlim=w0[[0, -1]], ylim=w1[[0, -1]], xlabel="slope $w_0$", ylabel="height $w_1$", title=name)
         axes[-1].plot(np.minimum(cost(*path.T), 1e9), color=color, label=name)
@@ -105,7 +107,7 @@ def fits(x, y, curves: dict, truth, weights: dict | None = None):
         ax.plot(fine, np.clip(curve(fine), -9, 9), color=BLUE, label="the fit")
         ax.plot(x, y, "o", color=ORANGE, markeredgecolor=BLACK, markersize=5, label="training points")
         ax.set(ylim=(-2.3, 2.3), xlabel="x", title=name)
-        ax.label_outer()
+        ax.tick_params(labelleft=column == 0)
         if weights:
             axes[1, column].bar(range(len(weights[name])), weights[name], color=BLUE)
             axes[1, column].axhline(0, color=BLACK, linewidth=0.8)
@@ -127,8 +129,16 @@ def brains_and_nets(brains: dict, nets: dict):
     ends = np.array([2e3, 3e11])
     for each in (10, 100, 1_000, 10_000):
         ax.plot(ends, each * ends, color="0.7", linestyle=":", linewidth=1)
-        start = (ends[0], each * ends[0])
-        ax.annotate(f"{each:,} each", start, xytext=(6, 7), textcoords="offset points", color="0.4", size=8)
+        ax.text(
+            3 * ends[0],
+            3 * each * ends[0],
+            f"{each:,} each",
+            color="0.4",
+            size=8,
+            ha="center",
+            va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
     for group, (label, color, marker) in zip(
         (brains, nets), [("brains: neurons and synapses", ORANGE, "o"), ("nets: neurons and parameters", BLUE, "s")]
     ):
