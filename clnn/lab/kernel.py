@@ -57,9 +57,28 @@ class Argument:
         return np.dtype(getattr(cl.cltypes, base))
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        width = int(re.search(r"\d*$", self.type)[0] or 1)
+        return self.dtype.itemsize * (4 if width == 3 else width)
+
+    @property
     def written(self) -> bool:
         """Whether the kernel may write to it and others can see that."""
         return self.space == "global" and not self.const
+
+    def number(self, value) -> np.generic:
+        """A number in the argument's type. Raises DTypeError with the end of a sentence."""
+        if isinstance(value, Tensor | np.ndarray | bool) or not isinstance(value, Real):
+            raise DTypeError(f"takes one number ({self.type}), got {_kind(value)}")
+        if self.dtype.kind == "f":
+            return self.dtype.type(value)
+        if not isinstance(value, Integral):
+            raise DTypeError(f"takes a whole number ({self.type}), got {value!r}: use int()")
+        limits = np.iinfo(self.dtype)
+        if not limits.min <= value <= limits.max:
+            raise DTypeError(f"takes {self.type}, {limits.min} to {limits.max}, got {value}")
+        return self.dtype.type(value)
 
     @staticmethod
     def parse(text: str) -> "Argument":
@@ -199,12 +218,11 @@ class Kernel:
 def _taken(device: Device, argument: Argument, value):
     """A value as a launch takes it. Raises DTypeError, ShapeError or DeviceError with the end of a sentence."""
     if not argument.space:
-        return _number(argument, value)
+        return argument.number(value)
     if argument.space == "local":
         if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise DTypeError(f"points to local memory: give its number of elements, not {_kind(value)}")
-        width = int(re.search(r"\d*$", argument.type)[0] or 1)
-        return cl.LocalMemory(int(value) * argument.dtype.itemsize * (4 if width == 3 else width))
+        return cl.LocalMemory(int(value) * argument.itemsize)
     if isinstance(value, Tensor):
         if value.device is not device:
             raise DeviceError(f"lies on {value.device.name}, another argument on {device.name}: move one with to()")
@@ -220,19 +238,6 @@ def _taken(device: Device, argument: Argument, value):
     if argument.written and not value.flags.writeable:
         raise DTypeError("is written to by the kernel, but the NumPy array is read-only: give a copy()")
     return program.upload(device, value.astype(argument.dtype))  # a copy: the caller may change it meanwhile
-
-
-def _number(argument: Argument, value):
-    if isinstance(value, Tensor | np.ndarray | bool) or not isinstance(value, Real):
-        raise DTypeError(f"takes one number ({argument.type}), got {_kind(value)}")
-    if argument.dtype.kind == "f":
-        return argument.dtype.type(value)
-    limits = np.iinfo(argument.dtype)
-    if not isinstance(value, Integral):
-        raise DTypeError(f"takes a whole number ({argument.type}), got {value!r}: use int()")
-    if not limits.min <= value <= limits.max:
-        raise DTypeError(f"takes {argument.type}, {limits.min} to {limits.max}, got {value}")
-    return argument.dtype.type(value)
 
 
 def _kind(value) -> str:

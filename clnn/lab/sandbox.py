@@ -100,7 +100,7 @@ class Sandbox:
         self.close()
 
     def _converse(self, request: str):
-        """Send a request and read lines until its reply: the reply (None if none comes), whether it was late, the step."""
+        """Send a request, read until its reply: the reply (None if none comes), whether it was late, the last step."""
         late, at = threading.Event(), ""
 
         def watch(seconds):
