@@ -218,6 +218,7 @@ class Visit:
         for _ in range(10 * self.patience):
             self.page.wait_for_timeout(100)
             if image.evaluate(DIGEST) != former:
-                image.scroll_into_view_if_needed()
                 return True
+            if explorer.locator(".widget-html-content").inner_text():  # says why there is no new picture
+                break
         return False
