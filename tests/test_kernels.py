@@ -34,8 +34,10 @@ def batchnorm(rng):
         mean, rstd = x.mean((0, 2), keepdims=True), 1 / np.sqrt(x.var((0, 2), keepdims=True) + 1e-5)
         return (x - mean) * rstd * w[:, None] + b[:, None]
 
-    inputs = numbers(rng, 3, 4, 5), numbers(rng, 4), numbers(rng, 4)
+    inputs, count = (numbers(rng, 3, 4, 5), numbers(rng, 4), numbers(rng, 4)), clnn.tensor(6)
     check(lambda t, w, b: ops.batch_norm(t, None, None, w, b, training=True), reference, *inputs, limit=2e-5)
+    ops.batch_norm(clnn.tensor(inputs[0]), None, None, training=True, num_batches_tracked=count)
+    assert count.item() == 7
 
 
 def ceiling_(rng):

@@ -57,6 +57,12 @@ static inline REAL channel_sum(
     return group_sum(sum, parts);
 }
 
+__kernel void count_batch(__global int *count)
+{
+    if (get_global_id(0) == 0)
+        *count += 1;
+}
+
 // mean and var of each channel; running_mean and running_var, if there are any, move towards them by `momentum`, or if
 // there is a `count` by 1 / count
 __kernel __attribute__((reqd_work_group_size(WIDTH, HEIGHT, 1)))
