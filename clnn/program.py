@@ -8,6 +8,8 @@ import math
 import re
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 
@@ -138,8 +140,25 @@ def _explain(device: Device, text: str, log: str, title: str) -> str:
     return f"{title} does not compile on {device.name}:\n{words}{advice}"
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """A kernel in place of one of the package's: ``kernel(device)`` compiles it. One for matrix products has also
+    ``size(m, n, k)``, the number of work-items, and the work-group ``local``."""
+
+    kernel: Callable
+    size: Callable | None = None
+    local: tuple[int, ...] = ()
+
+
+# (family, name): what stands there at the moment (see clnn.lab.install). While there is any, no activation is fused
+# into another launch, so that none is passed by. Replacements compute in float32; other types keep the package's.
+replacements: dict[tuple[str, str], Replacement] = {}
+
+
 def kernel(device: Device, family: str, name: str, **defines) -> cl.Kernel:
     """The kernel ``name`` of ``clnn/kernels/FAMILY.cl``, compiled with ``-DKEY=VALUE`` for each define."""
+    if replacements and (family, name) in replacements and defines["REAL"] == "float":
+        return replacements[family, name].kernel(device)
     key = (family, name, *defines.items())
     found = device.kernels.get(key)
     if found is None:

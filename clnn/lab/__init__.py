@@ -1,9 +1,20 @@
-"""What only the notebooks need: exercises that check themselves, widgets, pictures.
+"""What only the notebooks need: exercises that check themselves, kernels written in a cell, widgets, pictures.
 
-``lab.plots`` and ``lab.explore`` want matplotlib, which ``pip install clnn[course]`` brings.
+``lab.plots`` and ``lab.explore`` want matplotlib, which ``pip install clnn[course]`` brings; ``%load_ext clnn.lab``
+brings the cell magic ``%%kernel``.
 """
 
 from .check import check
+from .install import install, restore
+from .show import show
+from .simulator import race
 from .widgets import explore, quiz
 
-__all__ = ["check", "explore", "quiz"]
+__all__ = ["check", "explore", "install", "quiz", "race", "restore", "show"]
+
+
+def load_ipython_extension(shell) -> None:
+    """Bring the cell magic ``%%kernel``: ``%load_ext clnn.lab``."""
+    from .magic import load_ipython_extension
+
+    load_ipython_extension(shell)

@@ -4,7 +4,9 @@
 does the first and puts the kernels into the notebook under their names.
 """
 
+import contextlib
 import math
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -123,9 +125,23 @@ class Cell:
         if device not in self._built:
             if not re.search(r"\bkernel\b|__kernel\b", self.text):
                 raise KernelCompileError("the cell holds no kernel: a function that begins with `__kernel void`")
-            built = program.build(device, self.text, self.options, title="the cell")
+            with _quiet():
+                built = program.build(device, self.text, self.options, title="the cell")
             self._built[device] = {k.function_name: _prepared(k) for k in built.all_kernels()}
         return self._built[device]
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Drop what a compiler writes straight to the process's standard error, such as "1 warning generated."."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _prepared(knl: cl.Kernel) -> cl.Kernel:
@@ -155,15 +171,24 @@ class Kernel:
     def __repr__(self):
         return f"{self.name}({', '.join(map(str, self.arguments))})"
 
-    def __call__(self, *arguments, size, local=None) -> None:
+    @property
+    def types(self) -> list[tuple[str, str]]:
+        """Type and address space of each argument: what two kernels share that are called alike."""
+        return [(a.type, a.space) for a in self.arguments]
+
+    def on(self, device: Device) -> cl.Kernel:
+        """The kernel compiled for a device."""
+        return self.cell.on(device)[self.name]
+
+    def __call__(self, *arguments, size=None, local=None) -> None:
         device, given, back = self._take(arguments)
         size, local = self.geometry(device, size, local)
-        program.launch(device, self.cell.on(device)[self.name], size, local, *given)
+        program.launch(device, self.on(device), size, local, *given)
         self.last = arguments, size, local
         for host, array in back:
             host[...] = array.get().reshape(host.shape)
 
-    def time(self, *arguments, size, local=None, flops=None, nbytes=None) -> "Timing":
+    def time(self, *arguments, size=None, local=None, flops=None, nbytes=None) -> "Timing":
         """The device's seconds for one launch: the fastest of those that fit into a fifth of a second.
 
         ``flops`` is the number of arithmetic operations of the work, ``nbytes`` what must be read and written
@@ -176,12 +201,14 @@ class Kernel:
         size, local = self.geometry(device, size, local)
         if nbytes is None:
             nbytes = sum(a.nbytes for a in given if isinstance(a, program.Array))
-        knl = self.cell.on(device)[self.name]
+        knl = self.on(device)
         seconds = fastest(device, lambda: program.launch(device, knl, size, local, *given))
         return Timing(self.name, device, seconds, nbytes, flops)
 
     def geometry(self, device: Device, size, local=None) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Size and work-group as tuples. Raises ShapeError where the device or the kernel cannot have them."""
+        if size is None:
+            raise ShapeError(f"say how many work-items shall run: {self.name}(..., size=1000), or size=(columns, rows)")
         size = _sizes("size", size)
         group = self.group and self.group[: len(size)]
         local = _sizes("local", local) if local is not None else group or GROUPS[len(size)]
@@ -189,7 +216,7 @@ class Kernel:
             raise ShapeError(f"{self.name}: size {size} and local {local} must have the same number of dimensions")
         if group and local != group:
             raise ShapeError(f"{self.name} is written for work-groups of {group}, got local={local}")
-        knl = self.cell.on(device)[self.name]
+        knl = self.on(device)
         most = knl.get_work_group_info(cl.kernel_work_group_info.WORK_GROUP_SIZE, device.cl_device)
         if math.prod(local) > most:
             raise ShapeError(f"local={local} makes {math.prod(local)} work-items a group; {device.name} takes {most}")

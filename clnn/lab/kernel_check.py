@@ -19,7 +19,7 @@ from ..device import devices, use_device
 from ..errors import ClnnError, KernelCompileError
 from . import simulator
 from .check import NotDone, Wrong, exercise, expect
-from .kernel import Argument, Cell, Kernel
+from .kernel import Argument, Cell, Kernel, Timing
 from .sandbox import Sandbox, step
 from .show import kernel_text
 
@@ -29,6 +29,7 @@ UNWRITTEN = bytes([0xA5, 0xA5, 0xA5, 0xFF] * 2)  # in results that nobody has wr
 
 _exercises: dict[str, "KernelExercise"] = {}
 _sandbox = Sandbox()
+start = _sandbox.start  # so that the first check finds it ready
 
 
 @dataclass(frozen=True)
@@ -202,11 +203,10 @@ def _judge(found: KernelExercise, answer) -> None:
         if "empty" in verdict:
             raise NotDone(verdict["empty"])
         words = verdict.get("wrong") or _accident(outcome)
-        report = simulator.Report()
+        findings = []
         if outcome.failure != "time" and simulator.is_installed():
-            report = s.run(cell, [_launch(cell, task) for task in found.tasks])
-    if report.findings:
-        words = "\n".join([*([words] if words else []), *map(str, report.findings)])
+            findings = s.run(cell, _launches(found, cell)).findings
+    words = "\n".join(filter(None, [words, *map(str, findings[:3])]))
     if words:
         raise Wrong(words)
 
@@ -225,7 +225,7 @@ def _check_heads(found: KernelExercise, cell: Cell) -> None:
         if kernel is None:
             others = f"; it has {', '.join(cell.kernels)}" if cell.kernels else ""
             raise NotDone(f"The cell has no kernel {task.name!r} yet{others}. Its head is {task!r}.")
-        if [(a.type, a.space) for a in kernel.arguments] != [(a.type, a.space) for a in task.arguments]:
+        if kernel.types != [(a.type, a.space) for a in task.arguments]:
             raise Wrong(f"The kernel takes other arguments than it should. Yours: {kernel!r}. Asked for: {task!r}.")
 
 
@@ -252,10 +252,33 @@ def _accident(outcome) -> str:
     return ""
 
 
-def _launch(cell: Cell, task: KernelTask) -> tuple:
-    """A launch for the simulator."""
-    case = Case.of(task, task.small)
-    return cell.kernels[task.name], case.arguments(), case.size, case.local
+def _launches(found: KernelExercise, cell: Cell) -> list[tuple]:
+    """The small case of each kernel, for the simulator."""
+    cases = [Case.of(task, task.small) for task in found.tasks]
+    return [(cell.kernels[case.task.name], case.arguments(), case.size, case.local) for case in cases]
+
+
+# Beyond right and wrong
+
+
+def race(name: str, cell: Cell) -> simulator.Report:
+    """What the simulator sees in a cell's kernels on the small cases of an exercise."""
+    found = find_exercise(name)
+    _check_heads(found, cell)
+    with simulator.Simulator() as s:
+        return s.run(cell, _launches(found, cell))
+
+
+def time(name: str, cell: Cell) -> list[Timing]:
+    """How long each kernel of an exercise takes in its large case, measured in the sandbox.
+
+    Raises ClnnError where the kernel comes to no end."""
+    found = find_exercise(name)
+    _check_heads(found, cell)
+    outcome = ask_sandbox("clock", found, cell)
+    if outcome.failure:
+        raise ClnnError(_accident(outcome))
+    return [Timing(kernel, get_device(), *measured) for kernel, measured in outcome.value.items()]
 
 
 # In the sandbox
@@ -372,7 +395,7 @@ def _run(kernel: Kernel, case: Case) -> tuple[dict, dict]:
             value = case.values[a.name]
             given.append(cl.LocalMemory(value * a.itemsize) if a.space else a.number(value.item()))
     size, local = kernel.geometry(device, case.size, case.local)
-    program.launch(device, kernel.cell.on(device)[kernel.name], size, local, *given)
+    program.launch(device, kernel.on(device), size, local, *given)
     after = {name: np.empty_like(image) for name, image in before.items()}
     for name, buffer in buffers.items():
         cl.enqueue_copy(device.queue, after[name], buffer)
@@ -429,12 +452,12 @@ def _tell(task: KernelTask, trial: Trial, name: str) -> str:
     got, want, unwritten = trial.got[name], trial.case.want[name], trial.unwritten[name]
     what = f"`{name}` of {task.name}"
     if unwritten.any():
-        return f"{unwritten.sum()} of the {got.size} elements of {what} are never written, first {_place(unwritten)}."
+        return f"never written: {unwritten.sum()} of the {got.size} elements of {what}, first {_place(unwritten)}."
     odd = np.isnan(got) & ~np.isnan(want)
     if odd.any():
         return (
-            f"{odd.sum()} of the {got.size} elements of {what} are NaN, first {_place(odd)}. NaN is what lies around "
-            "the arrays here: is something read from outside, or before it is set?"
+            f"NaN, not a number: {odd.sum()} of the {got.size} elements of {what}, first {_place(odd)}. NaN is what "
+            "lies around the arrays here: is something read from outside, or before it is set?"
         )
     try:
         expect(got, want, what, task.tolerance)
@@ -460,7 +483,6 @@ def _close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
 
 def _stores(text: str, name: str) -> bool:
     """Whether a kernel's text writes to an array at all."""
-    body = re.sub(r"//.*|/\*.*?\*/", "", kernel_text(text, name), flags=re.DOTALL if "/*" in text else 0)
-    return bool(
-        re.search(r"\]\s*(?:[-+*/%&|^]|<<|>>)?=(?!=)|\]\s*(?:\+\+|--)|\*\s*\w+\s*[-+*/]?=(?!=)|vstore|atom", body)
-    )
+    body = re.sub(r"/\*.*?\*/", "", kernel_text(text, name), flags=re.DOTALL)
+    body = re.sub(r"//.*", "", body)
+    return bool(re.search(r"\][^=;]{0,4}=(?!=)|\](\+\+|--)|\*\s*\w+ *[^=;\w]?=(?!=)|vstore|atom", body))

@@ -17,6 +17,7 @@ import pyopencl as cl
 from .. import program
 from ..device import device as get_device
 from ..device import devices
+from ..errors import ClnnError, DTypeError
 from .kernel import Cell, Kernel
 from .sandbox import Sandbox, step
 
@@ -76,6 +77,16 @@ class Report:
     __repr__ = __str__
 
 
+def race(kernel: Kernel, *arguments, size, local=None) -> Report:
+    """What the simulator sees in one launch, called as the kernel is: ``race(add, a, b, out, 13, size=13, local=8)``.
+
+    It works on copies, which it takes as set; a shape in place of a result gives memory that nothing has set. A few
+    hundred work-items are enough. Raises ClnnError where Oclgrind is not installed.
+    """
+    with Simulator() as simulator:
+        return simulator.run(kernel.cell, [(kernel, arguments, size, local)])
+
+
 class Simulator:
     """A process that runs kernels in Oclgrind, for one use: ``with Simulator() as s: s.run(cell, launches)``."""
 
@@ -96,7 +107,10 @@ class Simulator:
         """What Oclgrind sees in some launches of a cell's kernels, each (kernel, its arguments, size, local).
 
         Arguments are as for calling the kernel; a shape in place of an array gives memory that nothing has set.
+        Raises ClnnError where Oclgrind is not installed.
         """
+        if not is_installed():
+            raise ClnnError(CURE)
         arrays = {}
         requests = [_request(*launch, arrays) for launch in launches]
         np.savez(self._path / "arrays.npz", **arrays)
@@ -129,6 +143,8 @@ def _request(kernel: Kernel, arguments, size, local, arrays: dict) -> dict:
     """A launch as JSON; its arrays go into ``arrays``."""
     size, local = kernel.geometry(get_device(), size, local)
     given = []
+    if len(arguments) != len(kernel.arguments):
+        raise DTypeError(f"{kernel!r} takes {len(kernel.arguments)} arguments, got {len(arguments)}")
     for argument, value in zip(kernel.arguments, arguments, strict=True):
         entry = {"name": argument.name, "itemsize": argument.itemsize}
         if not argument.space:

@@ -108,6 +108,9 @@ def sigmoid(x: Tensor) -> Tensor:
     return Sigmoid()(as_real(x))
 
 
+ACTIVATIONS = {"relu": relu, "tanh": tanh, "sigmoid": sigmoid}
+
+
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x), without overflow."""
     return Softplus()(as_real(x))

@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import tuning
 from ..errors import ShapeError
-from ..program import c_name, empty, fill, kernel, launch, round_up
+from ..program import c_name, empty, fill, kernel, launch, replacements, round_up
 from ..tensor import Function, Tensor
-from .activation import fused, fused_backward
+from .activation import ACTIVATIONS, fused, fused_backward
 from .copy import scatter
 from .gemm import accumulators, columns, multiply_panels, operands, tile_cost, vector_width
 from .reduce import reduce_axes, reduce_run
@@ -401,6 +401,8 @@ def conv2d(
     OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1. ``activation``, "relu", "tanh" or "sigmoid", is applied
     in the same launch. Raises ShapeError or DTypeError if sizes or types do not fit, ValueError for another function.
     """
+    if activation in ACTIVATIONS and replacements:
+        return ACTIVATIONS[activation](conv2d(input, weight, bias, stride, padding, dilation, groups))
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
     return Conv2dFunction(geo, activation)(*operands(input, weight, bias))
 

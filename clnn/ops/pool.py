@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ShapeError
-from ..program import c_name, empty, kernel, launch
+from ..program import c_name, empty, kernel, launch, replacements
 from ..tensor import Function, Tensor
 from .activation import fused_backward
 from .conv import (
@@ -139,7 +139,7 @@ def conv2d_max_pool2d(
     the activations never fall, so the largest element stays the largest. Raises ShapeError if it does not fit."""
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
     fits = 1 < kernel_size <= min(geo.OH, geo.OW) and tile_candidates(weight.device, kernel_size)
-    if weight.device.kind != "CPU" or not fits:
+    if weight.device.kind != "CPU" or not fits or (activation and replacements):
         return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups, activation), kernel_size)
     return ConvMaxPool(geo, kernel_size, activation)(*operands(input, weight, bias))
 
