@@ -33,8 +33,17 @@ def exercise_cells(notebook) -> dict:
 
 
 def check_of(cell) -> str:
-    """The end of a cell, from its last line on that begins with ``lab.check(``."""
+    """The end of a cell, from its last line on that begins with ``lab.check(``; of a kernel the line of its magic."""
+    if cell.source.startswith("%%kernel"):
+        return cell.source.splitlines()[0]
     return cell.source[cell.source.rindex("\nlab.check(") + 1 :]
+
+
+def solved(cell, solution: str) -> str:
+    """The cell with the solution; that of a kernel stands in the solutions' file as ``name = r\"\"\"...\"\"\"``."""
+    if cell.source.startswith("%%kernel"):
+        return "\n".join([check_of(cell), solution.split('"""')[1].strip("\n")])
+    return f"{solution}\n\n{check_of(cell)}"
 
 
 def shown(cell) -> str:
@@ -58,7 +67,8 @@ def test_cells_checks_and_solutions_belong_together(path):
     assert sorted(cells) == sorted(solutions_of(path))
     assert sorted(cells) == sorted(exercises_of(path.stem.split("_", 1)[1]))
     for name, cell in cells.items():
-        assert re.fullmatch(rf'lab\.check\(\s*"{name}",\s[^;]+\)', check_of(cell)), f"{name}: {check_of(cell)!r}"
+        check = rf'lab\.check\(\s*"{name}",\s[^;]+\)|%%kernel .*--check {name}\b.*'
+        assert re.fullmatch(check, check_of(cell)), f"{name}: {check_of(cell)!r}"
 
 
 def test_as_stored_nothing_is_done_yet(path):
@@ -73,6 +83,6 @@ def test_with_the_solutions_every_check_is_right(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     solutions, cells = solutions_of(path), exercise_cells(notebook)
     for name, cell in cells.items():
-        cell.source = f"{solutions[name]}\n\n{check_of(cell)}"
+        cell.source = solved(cell, solutions[name])
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert {name: shown(cell) for name, cell in cells.items()} == {name: f"{name}: right" for name in cells}

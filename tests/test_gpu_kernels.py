@@ -1,0 +1,129 @@
+"""The kernel exercises of notebook 05: solutions are accepted, wrong kernels refused with words on their fault."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from clnn.lab import check, kernel_check, simulator
+
+SOLUTIONS = runpy.run_path(str(Path(__file__).parents[1] / "course" / "solutions" / "05_gpu_kernels.py"))
+BARRIER = "barrier(CLK_LOCAL_MEM_FENCE);\n"
+RACE = "Two work-items race"
+
+# exercise: fault: (what stands in the solution, what stands there instead, words of the message)
+WRONG = {
+    "add": {
+        "missing guard": ("if (i >= n) return;", "", "writes past the end of `c`"),
+        "guard off by one": ("i >= n", "i > n", "writes past the end of `c`: 1 element"),
+        "last element left out": ("i >= n", "i >= n - 1", "never written"),
+        "sign": ("a[i] + b[i]", "a[i] - b[i]", "c holds a - b"),
+        "place in the group": ("get_global_id(0)", "get_local_id(0)", "Only the first work-group"),
+        "loop without end": ("c[i] = a", "while (n > 0) c[i] = a", "is there a loop that does not end?"),
+    },
+    "leaky_relu": {
+        "missing guard in the gradient": (
+            "slope, int n)\n{\n    int i = get_global_id(0);\n    if (i >= n) return;\n    dx",
+            "slope, int n)\n{\n    int i = get_global_id(0);\n    dx",
+            "leaky_relu_backward writes past the end of `dx`",
+        ),
+        "gradient 0 below 0": ("slope * dy[i]", "0", "gradient is 0 below 0"),
+        "gradient without dy": ("? dy[i] : slope * dy[i]", "? 1 : slope", "chain rule"),
+        "gradient's sides exchanged": ("x[i] > 0 ? dy[i]", "x[i] < 0 ? dy[i]", "sides of the gradient are exchanged"),
+        "flat below 0": ("slope * x[i]", "0", "plain ReLU"),
+    },
+    "bias_tanh": {
+        "bias of the row": ("bias[j]", "bias[i]", "chosen by the row"),
+        "tanh before the bias": ("tanh(x[i * columns + j] + bias[j])", "tanh(x[i * columns + j]) + bias[j]", "inside"),
+        "guard of one side": ("i >= rows || j >= columns", "i >= rows", "writes past the end of `y`"),
+    },
+    "row_sum": {
+        "index exchanged": ("x[i * columns + j]", "x[j * columns + i]", "Rows and columns are mixed up"),
+        "right on squares only": ("x[i * columns + j]", "x[i * rows + j]", "64, columns = 64"),
+        "last column left out": ("j < columns", "j < columns - 1", "last column is left out"),
+        "missing guard": ("if (i >= rows) return;", "", "writes past the end of `sums`"),
+        "mean for sum": ("sums[i] = sum", "sums[i] = sum / columns", "mean of each row"),
+    },
+    "max_pool": {
+        "begins with 0": ("most = corner[0]", "most = corner[0] > 0 ? corner[0] : 0", "all negative give 0"),
+        "right on even widths only": ("y[i * (width / 2) + j]", "y[(i * width) / 2 + j]", "height = 7, width = 9"),
+        "one of four left out": ("if (corner[width + 1] > most) most = corner[width + 1];", "", "left out"),
+        "missing guard": ("if (i >= height / 2 || j >= width / 2) return;", "", "writes past the end of `y`"),
+    },
+    "row_softmax": {
+        "overflow": ("exp(x[j] - most)", "exp(x[j])", "Rows of large numbers give NaN"),
+        "not divided": ("y[j] /= sum", "y[j] /= 1", "must add up to 1"),
+        "first column left out": ("j = 0; j < columns; j++) {", "j = 1; j < columns; j++) {", "before it is set?"),
+        "right on squares only": ("x += i * columns", "x += i * rows", "read from outside"),
+    },
+    "histogram": {
+        "race": (
+            "    int count = 0;\n    for (int i = 0; i < n; i++)\n        if (x[i] == bin) count++;\n"
+            "    counts[bin] = count;",
+            "    counts[bin] = 0;\n    for (int i = bin; i < n; i += bins)\n        counts[x[i]]++;",
+            RACE,
+        ),
+        "adds to what was there": ("counts[bin] = count", "counts[bin] += count", "uses a value that nothing has set"),
+        "last left out": ("i < n", "i < n - 1", "last number of x is not counted"),
+        "missing guard": ("if (bin >= bins) return;", "", "writes past the end of `counts`"),
+    },
+    "transpose": {
+        "missing barrier": (BARRIER, "", RACE),
+        "missing guard": ("if (row < columns && column < rows) y", "y", "writes past the end of `y`"),
+        "right on squares only": ("y[row * rows + column]", "y[row * columns + column]", "rows = 5, columns = 33"),
+        "tile not turned": ("tile[tx][ty]", "tile[ty][tx]", "transposed"),
+    },
+    "conv1d": {
+        "missing barrier": (BARRIER, "", RACE),
+        "halo left out": ("for (int t = me; t < 64 + 4; t += 64)", "int t = me;", "uses a value that nothing has set"),
+        "filter turned round": ("w[k]", "w[4 - k]", "filter is turned round"),
+        "edge repeated": (
+            "first + t >= 0 && first + t < n ? x[first + t] : 0",
+            "x[max(0, min(first + t, n - 1))]",
+            "repeats the number",
+        ),
+        "missing guard": ("if (i >= n) return;", "", "writes past the end of `y`"),
+    },
+    "group_sum": {
+        "missing barrier": (BARRIER, "\n", RACE),
+        "reads past the end": ("i < n ? x[i] : 0", "x[i]", "reads element 130 of `x`"),
+        "all of them write": ("if (me == 0) sums", "sums", RACE),
+        "one half left out": ("step > 0", "step > 1", "One half of each group is left out"),
+    },
+    "tiled_gemm": {
+        "second barrier missing": (f"right[k][tx];\n        {BARRIER}", "right[k][tx];\n", RACE),
+        "first barrier missing": (f": 0;\n        {BARRIER}", ": 0;\n", RACE),
+        "rest of K dropped": ("k0 < K; k0 += 16", "k0 + 16 <= K; k0 += 16", "last, shorter tile along K"),
+        "right on squares only": ("b[(k0 + ty) * N + j]", "b[(k0 + ty) * K + j]", "It is right with"),
+        "missing guard": ("if (i < M && j < N) c", "c", "writes past the end of `c`"),
+    },
+}  # fmt: skip
+pytestmark = pytest.mark.skipif(not simulator.is_installed(), reason="no Oclgrind: pip install 'clnn[oclgrind]'")
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_solution_and_skeleton(name):
+    assert check(name, SOLUTIONS[name]).right
+    head, _, _ = SOLUTIONS[name].partition("{")
+    empty = check(name, f"{head}{{\n    // about 3 lines\n}}\n")
+    assert not empty.done
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_kernels_are_refused(name, monkeypatch, capsys):
+    """Prints the table exercise, fault, verdict."""
+    monkeypatch.setattr(kernel_check._sandbox, "seconds", 5)
+    lines = [""]
+    for fault, (right, wrong, words) in WRONG[name].items():
+        assert right in SOLUTIONS[name], fault
+        result = check(name, SOLUTIONS[name].replace(right, wrong))
+        assert not result.right and result.done, f"{name} with {fault} was accepted"
+        assert words in result.message, f"{name} with {fault}: {result.message}"
+        lines.append(f"{name:12}{fault:32}refused: {result.message.splitlines()[0][:100]}")
+    with capsys.disabled():
+        print("\n".join(lines))
+
+
+def test_every_exercise_has_three_wrong_kernels_or_more():
+    assert set(WRONG) == {name for name in SOLUTIONS if not name.startswith("_")}
+    assert all(len(faults) >= 3 for faults in WRONG.values())
