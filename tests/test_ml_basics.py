@@ -69,12 +69,15 @@ WRONG = {
         (lambda answers, labels: np.mean((labels == 0) & (answers == 1)), "all messages"),
         (lambda answers, labels: np.sum((labels == 0) & (answers == 1)) / np.sum(answers), "share of the alarms"),
         (lambda answers, labels: 1 - np.mean(answers[labels == 1]), "spam that gets through"),
+        (lambda answers, labels: np.mean(answers[labels == 1]), "spam that is caught"),
+        (lambda answers, labels: 1 - np.mean(answers == labels), "all mistakes"),
         (lambda answers, labels: np.mean(answers[labels == 0] == 0), "kept"),
         (lambda answers, labels: sum(answers[labels == 0]), "count"),
     ],
     "spam_probability": [
         (lambda s: ratio(np.exp(s[:, 1]), np.exp(s[:, 0]) + np.exp(s[:, 1])), "NaN"),
         (lambda s: 1 / (1 + np.exp(s[:, 1] - s[:, 0])), "probability of ham"),
+        (lambda s: np.exp(s[:, 1] - s[:, 0]), "at most 1"),
         (lambda s: s[:, 1] / (s[:, 0] + s[:, 1]), "logarithms"),
         (lambda s: softmax(s, axis=1), "both"),
     ],
@@ -90,6 +93,7 @@ WRONG = {
     "decay_gradient": [
         (lambda w, X, y, s: 2 * X.T @ (X @ w - y) / len(y), "penalty is missing"),
         (lambda w, X, y, s: 2 * X.T @ (X @ w - y) / len(y) + s * w, "square of a weight"),
+        (lambda w, X, y, s: 2 * X.T @ (y - X @ w) / len(y) + 2 * s * w, "first part has the wrong sign"),
         (lambda w, X, y, s: 2 * X.T @ (X @ w - y) / len(y) - 2 * s * w, "away from 0"),
         (lambda w, X, y, s: 2 * X.T @ (X @ w - y) + 2 * s * w, "mean"),
         (lambda w, X, y, s: X.T @ (X @ w - y) / len(y) + 2 * s * w, "half"),

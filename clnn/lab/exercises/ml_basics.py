@@ -32,6 +32,12 @@ compare(
         "You look at the spam that gets through. False alarms are about good messages.": lambda a, y: np.mean(
             a[y == 1] == 0
         ),
+        "That is the share of the spam that is caught. False alarms are about good messages.": lambda a, y: np.mean(
+            a[y == 1] == 1
+        ),
+        "That is the share of all mistakes, among all messages. False alarms are mistakes with good messages.": (
+            lambda a, y: np.mean(a != y)
+        ),
         "That is the share of the good messages that are kept.": lambda a, y: np.mean(a[y == 0] == 0),
         "That is a count. A rate is a share, from 0 to 1.": lambda a, y: np.sum((a == 1) & (y == 0)),
     },
@@ -68,6 +74,8 @@ compare(
             lambda s: np.exp(s[:, 1]) / np.exp(s).sum(axis=1)
         ),
         "That is the probability of ham: which column belongs to spam?": lambda s: 1 / (1 + np.exp(s[:, 1] - s[:, 0])),
+        "That is how many times as probable spam is as ham. A probability is at most 1: those of spam and ham add up "
+        "to it.": _quietly(lambda s: np.exp(s[:, 1] - s[:, 0])),
         "You divide the scores themselves. They are logarithms: take them back to probabilities first.": lambda s: (
             s[:, 1] / s.sum(axis=1)
         ),
@@ -122,6 +130,9 @@ compare(
         "The penalty is missing: `strength` changes nothing in your answer.": lambda w, X, y, c: _slope(w, X, y),
         "The first part is right. What is the derivative of the square of a weight?": lambda w, X, y, c: (
             _slope(w, X, y) + c * w
+        ),
+        "The first part has the wrong sign: what is the derivative of the error X @ w - y by w?": lambda w, X, y, c: (
+            2 * c * w - _slope(w, X, y)
         ),
         "Your penalty pushes the weights away from 0: check its sign.": lambda w, X, y, c: _slope(w, X, y) - 2 * c * w,
         "You sum the error over the examples, the cost takes its mean.": lambda w, X, y, c: (
