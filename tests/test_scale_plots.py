@@ -112,8 +112,10 @@ def test_device_lanes_has_a_lane_for_each_device(device):
         with plots.profile_of(used) as runs[name]:
             for layer in layers[: len(used)]:
                 layer(clnn.ones(3, 5, device=layer.weight.device))
-    axes = plots.device_lanes(runs).axes
+    figure = plots.device_lanes(runs, {"gemm": "products"})
+    axes = figure.axes
     assert [len(ax.get_yticks()) for ax in axes] == [1, len(devices)]
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"products", "other"}
     for ax, p in zip(axes, runs.values()):
         drawn = sum(len(collection.get_paths()) for collection in ax.collections)
         assert drawn == len(p.launches)

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.colors import PowerNorm
+from matplotlib.ticker import NullLocator
 
 from ..profiler import profile
 from .plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SIGNED, SKY, WIDTH, YELLOW, _bare, _signed
@@ -83,11 +85,9 @@ def maps_before_after(before, after, names):
     figure, axes = plt.subplots(2, len(before), figsize=(WIDTH, 2 * WIDTH / len(before) + 0.7), squeeze=False)
     for row, maps, side in zip(axes, (before, after), names, strict=True):
         for k, (ax, values) in enumerate(zip(row, maps)):
-            shown = _bare(ax, f"map {k}" if row is axes[0] else "").imshow(
-                values, cmap="cividis", vmin=0, vmax=maps.max()
-            )
+            shown = _bare(ax, f"map {k}").imshow(values, cmap="cividis", vmin=0, vmax=maps.max())
         row[0].set_ylabel(side)
-        figure.colorbar(shown, ax=row.tolist(), pad=0.01)
+        figure.colorbar(shown, ax=row.tolist(), label="response", pad=0.01)
     return figure
 
 
@@ -97,10 +97,10 @@ def pooling_kinds(values, pooled: dict, gradients: dict):
     norm = _signed(values)
     _bare(axes[0, 0], f"a feature map, {values.shape[0]} x {values.shape[1]}").imshow(values, cmap=SIGNED, norm=norm)
     axes[1, 0].axis("off")
-    top = max(np.max(g) for g in gradients.values())
+    root = PowerNorm(0.5, 0, max(np.max(g) for g in gradients.values()))  # so that small gradients show
     for (above, below), (name, result) in zip(axes.T[1:], pooled.items()):
         shown = _bare(above, f"{name}: {result.shape[0]} x {result.shape[1]}").imshow(result, cmap=SIGNED, norm=norm)
-        back = _bare(below, f"{name}: gradient by the map").imshow(gradients[name], cmap="cividis", vmin=0, vmax=top)
+        back = _bare(below, f"{name}: gradient by the map").imshow(gradients[name], cmap="cividis", norm=root)
     figure.colorbar(shown, ax=axes[0].tolist(), label="response", pad=0.01)
     figure.colorbar(back, ax=axes[1].tolist(), label="gradient", pad=0.01)
     return figure
@@ -136,6 +136,9 @@ def rate_steps(history):
     top.set(ylabel="mean loss")
     top.legend()
     low.set(yscale="log", ylabel="learning rate", xlabel="epoch", xticks=epochs)
+    rates = sorted({record.lr for record in history})
+    low.set_yticks(rates, [f"{rate:g}" for rate in rates])
+    low.yaxis.set_minor_locator(NullLocator())
     for ax in (top, low):
         ax.grid(alpha=0.3)
     return figure
@@ -155,14 +158,13 @@ class profile_of(profile):
         self._launches = [replace(one, device=home or one.device) for one, home in zip(self._launches, homes)]
 
 
-def device_lanes(profiles: dict):
-    """For each named profile one lane a device, its launches coloured by family, over one time axis.
+def device_lanes(profiles: dict, kinds: dict):
+    """For each named profile one lane a device, its launches coloured by kind, over one time axis.
 
-    The lanes of one profile share a zero where their devices are CPUs, whose clock is the host's; else each begins with
-    its first command.
+    ``kinds`` names the kinds of families of kernels; other families are "other". The lanes of one profile share a zero
+    where their devices are CPUs, whose clock is the host's; else each begins with its first command.
     """
-    families = dict.fromkeys(launch.family for p in profiles.values() for launch in p.launches)
-    colours = dict(zip(families, COLOURS * 2))
+    colours = dict(zip(dict.fromkeys([*kinds.values(), "other"]), COLOURS * 2))
     lanes = [len({launch.device for launch in p.launches}) for p in profiles.values()]
     figure, axes = plt.subplots(
         len(profiles), 1, figsize=(WIDTH, 0.55 * sum(lanes) + 0.6 * len(lanes) + 0.9), sharex=True, squeeze=False,
@@ -174,15 +176,16 @@ def device_lanes(profiles: dict):
         if all(d.kind == "CPU" for d in devices):
             first = dict.fromkeys(devices, min(first.values()))
         for y, d in enumerate(devices):
-            for family in families:
-                same = [launch for launch in p.launches if launch.device is d and launch.family == family]
+            own = [launch for launch in p.launches if launch.device is d]
+            for kind in colours:
+                same = [launch for launch in own if kinds.get(launch.family, "other") == kind]
                 bars = [((launch.start - first[d]) / 1e6, launch.seconds * 1e3) for launch in same]
-                ax.broken_barh(bars, (y - 0.4, 0.8), color=colours[family], linewidth=0.3, label=family)
+                ax.broken_barh(bars, (y - 0.4, 0.8), color=colours[kind], linewidth=0.3, label=kind if bars else None)
         ax.set(yticks=range(len(devices)), yticklabels=[f"device {y + 1}" for y in range(len(devices))], title=name)
         ax.invert_yaxis()
     axes[-1, 0].set(xlabel="time (ms)", xlim=(0, None))
     seen = {text: handle for ax in axes[:, 0] for handle, text in zip(*ax.get_legend_handles_labels())}
-    figure.legend(seen.values(), seen, loc="outside lower center", ncols=min(len(seen), 8))
+    figure.legend(seen.values(), seen, loc="outside lower center", ncols=min(len(seen), 5))
     return figure
 
 
@@ -192,18 +195,18 @@ def records(rows, own: str):
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 4.6))
     most = max(count for _, count, _ in rows)
-    ends = np.array([0.7, 3 * most])
+    ends = np.array([0.3, 3 * most])
     low, high = (f(rate / count for _, count, rate in rows) for f in (min, max))
     for each in 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1):
         ax.plot(ends, each * ends, color="0.8", linewidth=0.8, zorder=1)
-        ax.text(ends[0], each * ends[0], f" {each:g} a device", size=8, color="0.4", va="bottom")
-    for name, count, rate in rows:
+        ax.text(ends[1], each * ends[1], f" {each:g} a device", size=8, color="0.4", va="center", clip_on=False)
+    for i, (name, count, rate) in enumerate(rows):
         mine = name == own
         ax.plot(count, rate, "D" if mine else "o", color=RED if mine else BLUE, markersize=8, zorder=3)
-        late = count > most**0.6
         ax.annotate(
-            name, (count, rate), (-8 if late else 8, 0 if late else -4), textcoords="offset points", size=9,
-            ha="right" if late else "left", va="center" if late else "top", weight="bold" if mine else "normal",
+            name, (count, rate), (-6, 5) if i % 2 == 0 else (6, -5), textcoords="offset points", size=9,
+            ha="right" if i % 2 == 0 else "left", va="bottom" if i % 2 == 0 else "top",
+            weight="bold" if mine else "normal",
         )  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="devices", ylabel="training images a second", xlim=ends)
     return figure
