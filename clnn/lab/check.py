@@ -508,7 +508,7 @@ def _given(names, case) -> str:
     def words(value):
         if isinstance(value, (Tensor, np.ndarray)) and np.size(value) > 6:
             return f"of shape {tuple(value.shape)}"
-        if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        if isinstance(value, (Tensor, np.ndarray, np.generic, float)):
             return "= " + np.array2string(np.asarray(value), precision=4, separator=", ").replace("\n", "")
         return f"= {value!r}" if len(repr(value)) <= 60 else f"of type {type(value).__name__}"
 

@@ -25,6 +25,7 @@ compare(
         "B has the wrong sign: solve log(p / (1 - p)) = A x + B for x once more.": lambda p, A, B: _x_at(p, A, -B),
         "These are the odds, without their logarithm.": lambda p, A, B: (p / (1 - p) - B) / A,
         "The odds are upside down: p is the chance of yes, and stands on top.": lambda p, A, B: _x_at(1 - p, A, B),
+        "Divide all of it by A: B stands on the same side as A x.": lambda p, A, B: np.log(p / (1 - p)) / A - B,
         "The logarithm is taken of p; it belongs to the odds.": lambda p, A, B: (np.log(p) - B) / A,
         "That is the score A x + B itself; the x that belongs to it is asked for.":
             lambda p, A, B: np.log(p / (1 - p)),
@@ -120,6 +121,14 @@ compare(
         "The penalty has twice its slope: it is half of penalty * w^2.": lambda *a: _gradient(*a[:4], 2 * a[4]),
         "The loss is a mean: divide the sums over the examples by their number.":
             lambda *a: _gradient(*a, mean=False),
+        "The gradient by w is right; the one by b is a sum, and the loss is a mean.":
+            lambda *a: (_gradient(*a)[0], _gradient(*a, mean=False)[1]),
+        "You divide by the number of columns; the mean runs over the examples, the rows.":
+            lambda X, y, w, b, penalty: (
+                _gradient(X, y, w, b, 0, mean=False)[0] / len(w) + penalty * w, _gradient(X, y, w, b, 0)[1]
+            ),
+        "The bias b is missing in the score X w + b.":
+            lambda X, y, w, b, penalty: _gradient(X, y, w, 0, penalty),
         "That is y compared with the score. The model's answer is a probability, the sigmoid of the score.":
             lambda X, y, w, b, penalty: _gradient(X, y, w, b, penalty, error=X @ w + b - y),
         "There is a factor p (1 - p) too much: it cancels against the derivative of the logarithm.":
