@@ -1,6 +1,7 @@
 """Exercises that check themselves: what is done, right and wrong, and what is said about it."""
 
 import importlib
+import pkgutil
 import random
 
 import numpy as np
@@ -18,6 +19,8 @@ module = importlib.import_module("clnn.lab.check")  # as an attribute of clnn.la
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
     """The course's exercises and those below; what a test registers is forgotten after it."""
+    for found in pkgutil.iter_modules(exercises.__path__, exercises.__name__ + "."):  # or they are forgotten, too
+        importlib.import_module(found.name)
     monkeypatch.setattr(module, "_registry", dict(module._registry))
     compare(
         "mse",
