@@ -15,6 +15,7 @@ from ..profiler import profile
 from .plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SIGNED, SKY, WIDTH, YELLOW, _bare, _signed
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK)
+GREY = "0.75"
 
 
 def colour_grid(images, titles=None, columns: int = 10, suptitle: str = ""):
@@ -45,6 +46,7 @@ def share_bars(shares: dict, threshold: float = 0.005):
     left = np.zeros(len(shares))
     for (part, values), colour in zip(sorted(parts.items(), key=lambda p: -sum(p[1].values())), COLOURS * 2):
         width = 100 * np.array([values[name] for name in shares])
+        colour = GREY if part == "other" else colour
         bars = ax.barh(list(shares), width, left=left, color=colour, label=part, edgecolor="white")
         dark = colour in (BLUE, BLACK, GREEN, RED)
         texts = [f"{w:.0f}%" if w >= 4 else "" for w in width]
@@ -164,7 +166,7 @@ def device_lanes(profiles: dict, kinds: dict):
     ``kinds`` names the kinds of families of kernels; other families are "other". The lanes of one profile share a zero
     where their devices are CPUs, whose clock is the host's; else each begins with its first command.
     """
-    colours = dict(zip(dict.fromkeys([*kinds.values(), "other"]), COLOURS * 2))
+    colours = dict(zip(dict.fromkeys(kinds.values()), COLOURS * 2)) | {"other": GREY}
     lanes = [len({launch.device for launch in p.launches}) for p in profiles.values()]
     figure, axes = plt.subplots(
         len(profiles), 1, figsize=(WIDTH, 0.55 * sum(lanes) + 0.6 * len(lanes) + 0.9), sharex=True, squeeze=False,
