@@ -19,6 +19,7 @@ import pyopencl as cl
 from . import __version__
 from .data.datasets import _CIFAR10, _FASHION_MNIST, _MNIST, _user_folder
 from .data.download import cache_folder
+from .data.text import _SMS_SPAM
 from .device import Device, default_device, device, devices
 from .errors import ClnnError, DataError
 from .ops.vector_add import vector_add
@@ -180,7 +181,7 @@ def try_vector_add(chosen: Device, n: int = 50_000) -> dict:
 def _data() -> dict:
     """Which data sets lie in CLNN_DATA or whole in the cache, told by the names of their files alone."""
     facts = {"CLNN_DATA": os.environ.get("CLNN_DATA"), "cache": str(cache_folder("")), "sets": {}, "problem": None}
-    for what in (_MNIST, _FASHION_MNIST, _CIFAR10):
+    for what in (_MNIST, _FASHION_MNIST, _CIFAR10, _SMS_SPAM):
         folder = cache_folder(what.folders[0])
         place = "cache" if all((folder / name).is_file() for name in what.files) else None
         try:

@@ -291,14 +291,18 @@ def test_data_sets(run, monkeypatch, tmp_path):
         (cached / f"{name}-ubyte.gz").touch()
     monkeypatch.setenv("CLNN_DATA", str(tmp_path / "mine"))
     sets = doctor.examine()["data"]["sets"]
-    assert sets == {"mnist": None, "fashion_mnist": None, "cifar10": "CLNN_DATA"}  # the cache lacks a file
+    # the cache lacks a file of mnist
+    assert sets == {"mnist": None, "fashion_mnist": None, "cifar10": "CLNN_DATA", "sms_spam": None}
 
     (cached / "t10k-labels-idx1-ubyte.gz").touch()
+    (tmp_path / "cache" / "clnn" / "sms-spam").mkdir()
+    (tmp_path / "cache" / "clnn" / "sms-spam" / "SMSSpamCollection").touch()
     facts = doctor.examine()["data"]
-    assert facts["sets"] == {"mnist": "cache", "fashion_mnist": None, "cifar10": "CLNN_DATA"}
+    assert facts["sets"] == {"mnist": "cache", "fashion_mnist": None, "cifar10": "CLNN_DATA", "sms_spam": "cache"}
     text = row(run("doctor")[1], "data")
     assert text == (
-        f"CLNN_DATA={tmp_path / 'mine'}; there: cifar10; in the cache: mnist; downloaded when first used: fashion_mnist"
+        f"CLNN_DATA={tmp_path / 'mine'}; there: cifar10; in the cache: mnist, sms_spam; "
+        "downloaded when first used: fashion_mnist"
     )
 
 
