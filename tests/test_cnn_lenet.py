@@ -56,6 +56,8 @@ WRONG = [
     ("sharpen", sharper(0, 1, 1), "softer, not sharper"),
     ("sharpen", sharper(16, -2, 0), "those at the corners are neighbours, too"),
     ("sharpen", 2 * np.eye(9)[4].reshape(3, 3) - np.ones((3, 3)) / 9, "counts the pixel among its neighbours"),
+    ("sharpen", sharper(40, -8, 0), "differences to four neighbours"),
+    ("sharpen", sharper(72, -8, -8), "differences to the eight neighbours"),
     ("sharpen", np.ones((5, 5)) / 25, "yours has shape (5, 5)"),
     ("strided_convolution", lambda x, w, s, p: slide(x, w, 1, p), "The stride is left out"),
     ("strided_convolution", lambda x, w, s, p: slide(x, w, s, 0), "The padding is left out"),

@@ -30,6 +30,12 @@ def sharpen(answer, rng):
         "It gives the mean of the neighbours itself, so the picture gets softer, not sharper.": (all_nine - centre) / 8,
         "It counts the pixel among its neighbours: the mean is that of the other eight.": 2 * centre - all_nine / 9,
         "It counts four neighbours; those at the corners are neighbours, too.": 2 * centre - beside / 4,
+        "It adds up the differences to four neighbours; wanted is the difference to the mean of all eight.": (
+            5 * centre - beside
+        ),
+        "It adds up the differences to the eight neighbours; wanted is the difference to their mean.": (
+            10 * centre - all_nine
+        ),
     }
     for text, fault in faults.items():
         if np.allclose(got, fault):
