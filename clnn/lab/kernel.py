@@ -86,7 +86,7 @@ class Argument:
     def parse(text: str) -> "Argument":
         """The argument that stands as ``__global const float *x`` in a kernel's head."""
         found = re.fullmatch(
-            r"\s*(?:_*(global|constant|local)\s+)?(const\s+)?(\w+)\s*(\*?)\s*(?:restrict\s+)?(\w+)\s*", text
+            r"\s*(?:_*(global|constant|local)\s+)?(const\s+)?(\w+)(?:\s*(\*)\s*(?:restrict\s+)?|\s+)(\w+)\s*", text
         )
         if not found or bool(found[1]) != bool(found[4]):
             raise DTypeError(f"not an argument of a kernel: {text!r}")
@@ -103,7 +103,7 @@ def arguments_of(knl: cl.Kernel) -> tuple[Argument, ...]:
             for what in (info.NAME, info.TYPE_NAME, info.ADDRESS_QUALIFIER, info.TYPE_QUALIFIER)
         )
         space = SPACES[space]
-        return Argument(name, kind.rstrip("*"), space, bool(space) and bool(qualifiers & const))
+        return Argument(name, kind.rstrip("*"), space, space == "constant" or bool(space and qualifiers & const))
 
     return tuple(one(i) for i in range(knl.num_args))
 

@@ -84,9 +84,7 @@ class KernelMagics(Magics):
         # An empty first line in place of the magic's, so that the compiler counts the cell's own lines.
         cell = Cell(f"\n{text}", options)
         self._publish(cell)
-        kernel = cell.kernels.get(chosen.name) if chosen.name else next(iter(cell.kernels.values()))
-        if kernel is None:
-            raise ClnnError(f"the cell holds no kernel {chosen.name!r}; it holds {', '.join(cell.kernels)}")
+        kernel = _named(cell, chosen.name) if chosen.name else next(iter(cell.kernels.values()))
         right = True
         if chosen.check:
             display(result := check(chosen.check, cell))
@@ -100,9 +98,9 @@ class KernelMagics(Magics):
             print(*(kernel_check.time(chosen.check, cell) if chosen.check else [_time_again(kernel)]), sep="\n")
         for wish in chosen.install:
             operation, _, name = wish.partition("=")
-            chosen_one = cell.kernels.get(name or operation, kernel)
-            install(operation, chosen_one)
-            print(f"{operation} is now computed by {chosen_one.name}, until lab.restore().")
+            own = _named(cell, name) if name else cell.kernels.get(operation, kernel)
+            install(operation, own)
+            print(f"{operation} is now computed by {own.name}, until lab.restore().")
 
     def _publish(self, cell: Cell) -> None:
         """Put the kernels into the notebook; each remembers the last call of the one whose place it takes."""
@@ -111,6 +109,12 @@ class KernelMagics(Magics):
             if isinstance(former, Kernel) and former.types == kernel.types:
                 kernel.last = former.last
             self.shell.user_ns[name] = kernel
+
+
+def _named(cell: Cell, name: str) -> Kernel:
+    if name not in cell.kernels:
+        raise ClnnError(f"the cell holds no kernel {name!r}; it holds {', '.join(cell.kernels)}")
+    return cell.kernels[name]
 
 
 def _last_call(kernel: Kernel) -> tuple:

@@ -234,8 +234,9 @@ def _race(head: str, accesses: list[Access], block: str, buffers) -> str:
     items = re.findall(r"entity: +Global\(([\d,]+)\).*Group\(([\d,]+)\)", block)
     groups = len({group for _, group in items}) > 1
     order = "They are in different work-groups, which no barrier orders." if groups else "No barrier orders the two."
-    if one == other:
-        return f"Two work-items race in {one}: each {one.verb} {place}. {order}"
+    if str(one) == str(other):
+        doing = f"each {one.verb}" if one.verb == other.verb else f"one {one.verb}, another {other.verb}"
+        return f"Two work-items race in {one}: {doing} {place}. {order}"
     return f"Two work-items race: one {one.verb} {place} in {one}, another {other.verb} it in {other}. {order}"
 
 
@@ -255,12 +256,14 @@ ADDRESS = "__kernel void address(__global void *array, __global ulong *out) { *o
 def simulate(text: str, options: list[str], launches: list[dict], file: str) -> list:
     """Launch a cell's kernels; the names and places of their arrays."""
     device, arrays, places = get_device(), np.load(file), []
+    kept = []  # Oclgrind takes a new buffer for one that was freed, with its size and what was set in it
     kernels = Cell(text, options).on(device)
     for launch in launches:
         step(f"{launch['kernel']} with {np.prod(launch['size'])} work-items")
         given = [_argument(device, arrays, entry) for entry in launch["arguments"]]
+        kept += given
         places += [
-            (entry["name"], _address(device, value), value.size, entry["itemsize"])
+            (entry["name"], _address(device, value, kept), value.size, entry["itemsize"])
             for entry, value in zip(launch["arguments"], given, strict=True)
             if isinstance(value, cl.Buffer)
         ]
@@ -282,9 +285,10 @@ def _argument(device, arrays, entry: dict):
     return cl.Buffer(device.context, flags, hostbuf=arrays[entry["array"]])
 
 
-def _address(device, buffer) -> int:
+def _address(device, buffer, kept: list) -> int:
     found = np.zeros(1, np.uint64)
     out = cl.Buffer(device.context, cl.mem_flags.READ_WRITE, found.nbytes)
+    kept.append(out)
     program.build(device, ADDRESS).address(device.queue, (1,), None, buffer, out)
     cl.enqueue_copy(device.queue, found, out)
     return int(found[0])

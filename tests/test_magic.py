@@ -1,0 +1,159 @@
+"""``%%kernel`` in a shell of IPython."""
+
+import re
+
+import numpy as np
+import pytest
+from test_kernel_check import needs_oclgrind, quick  # noqa: F401 - a fixture
+
+import clnn
+from clnn import program
+
+pytest.importorskip("IPython")
+from IPython.core.interactiveshell import InteractiveShell
+
+TWICE = """__kernel void twice(__global const float *x, __global float *y, int n)
+{
+    int i = get_global_id(0);
+    if (i < n) y[i] = 2 * x[i];
+}
+__kernel void thrice(__global const float *x, __global float *y, int n)
+{
+    int i = get_global_id(0);
+    if (i < n) y[i] = FACTOR * x[i];
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def shell():
+    shell = InteractiveShell()
+    shell.run_line_magic("load_ext", "clnn.lab")
+    return shell
+
+
+@pytest.fixture
+def run(shell, device, capsys):
+    """Run a cell: what it shows, and the error that it ends with, if any."""
+
+    def run(line, text=TWICE):
+        result = shell.run_cell(f"{line}\n{text}")
+        shown = capsys.readouterr()
+        return re.sub(r"\x1b\[[\d;]*m", "", shown.out + shown.err), result.error_in_exec or result.error_before_exec
+
+    yield run
+    clnn.lab.restore()
+
+
+def test_kernels_become_functions(run, shell):
+    shown, error = run("%%kernel -DFACTOR=3")
+    assert not error and shown == ""
+    x, y = np.arange(5.0), np.zeros(5)
+    shell.user_ns["twice"](x, y, 5, size=5)
+    assert y.tolist() == [0, 2, 4, 6, 8]
+    shell.user_ns["thrice"](x, y, 5, size=5)
+    assert y.tolist() == [0, 3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("options", ['-o "-DFACTOR=3 -cl-fast-relaxed-math"', "--options -DFACTOR=3", "-D FACTOR=3"])
+def test_options(run, shell, options):
+    _, error = run(f"%%kernel {options}")
+    assert not error and "thrice" in shell.user_ns
+
+
+def test_compile_errors_are_no_traceback(run):
+    shown, error = run("%%kernel", TWICE)  # FACTOR is not defined
+    assert isinstance(error, clnn.KernelCompileError)
+    assert "Traceback" not in shown and "magic.py" not in shown
+    lines = shown.strip().splitlines()
+    assert lines[0].startswith("KernelCompileError: the cell does not compile on")
+    assert lines[1].startswith("line 10: ")  # the cell's own, the magic's line being the first
+    assert lines[3].index("^") == lines[2].index("FACTOR")
+
+
+def test_check(run):
+    shown, error = run("%%kernel --check 'test: twice' -DFACTOR=3")
+    assert not error and shown.strip() == "test: twice: right"
+    shown, error = run("%%kernel --check 'test: twice' -DFACTOR=3", TWICE.replace("if (i < n) y[i] = 2", "y[i] = 2"))
+    assert not error and "test: twice: not right yet. twice writes past the end" in shown
+    shown, error = run("%%kernel -c 'test: twice'", TWICE[: TWICE.index("    if")] + "}")
+    assert not error and shown.strip() == "test: twice: not done yet"
+
+
+@needs_oclgrind
+def test_race(run, shell):
+    shown, _ = run("%%kernel --race -DFACTOR=3 --check 'test: twice'")
+    assert shown.splitlines() == [
+        "test: twice: right",
+        "no race, no access out of bounds, no use of memory that nothing has set",
+    ]
+    wrong = TWICE.replace("if (i < n) y[i] = 2", "y[i] = 2")
+    shown, _ = run("%%kernel --race -DFACTOR=3 --check 'test: twice'", wrong)
+    assert "Line 5, `y[i] = 2 * x[i];`, reads element 13 of `x`" in shown
+
+
+def test_race_and_time_of_the_last_call(run, shell, device):
+    shell.user_ns.pop("twice", None)
+    shown, error = run("%%kernel --time -DFACTOR=3")
+    assert isinstance(error, clnn.ClnnError) and "twice was not called yet" in shown and "--check" in shown
+    shell.user_ns["twice"](np.ones(64), clnn.zeros(64), 64, size=64)
+    if device.kind != "simulator":
+        shown, error = run("%%kernel --time -DFACTOR=3")  # the cell is run again: what was called before counts
+        assert not error and re.fullmatch(
+            r"twice: [\d.]+ [mu]s; [\d.,]+ GB/s \(\d+% of the memory's [\d.,]+\)\n", shown
+        )
+        shown, error = run("%%kernel --time -DFACTOR=3 --check 'test: twice'")
+        assert re.search(r"GB/s .*; [\d.]+ GFLOP/s \([\d.]+% of the arithmetic's", shown)
+    run("%%kernel -DFACTOR=3", TWICE.replace("if (i < n) y[i] = 2", "y[i] = 2"))
+    if clnn.lab.simulator.is_installed():
+        shell.user_ns["twice"](np.ones(60), np.ones(64), 60, size=64)
+        shown, error = run("%%kernel --race -DFACTOR=3", TWICE.replace("if (i < n) y[i] = 2", "y[i] = 2"))
+        assert "reads element 60 of `x`, which has the elements 0 to 59" in shown
+
+
+OWN = """
+__kernel void relu(__global const float *x, __global float *y, int n)
+{ int i = get_global_id(0); if (i < n) y[i] = 7; }
+__kernel void slope(__global const float *y, __global const float *dy, __global float *dx, int n)
+{ int i = get_global_id(0); if (i < n) dx[i] = 8; }
+"""
+
+
+def test_install(run):
+    shown, error = run("%%kernel --install relu --install relu_backward=slope", OWN)
+    assert not error
+    assert shown.splitlines() == [
+        "relu is now computed by relu, until lab.restore().",
+        "relu_backward is now computed by slope, until lab.restore().",
+    ]
+    x = clnn.tensor([1.0, -1.0], requires_grad=True)
+    y = x.relu()
+    y.sum().backward()
+    assert y.numpy().tolist() == [7, 7] and x.grad.numpy().tolist() == [8, 8]
+    clnn.lab.restore()
+    assert clnn.tensor([1.0, -1.0]).relu().numpy().tolist() == [1, 0]
+
+
+def test_a_name_says_which_kernel(run):
+    _, error = run("%%kernel slope --install tanh_backward", OWN)
+    assert not error and ("activation", "tanh_backward") in program.replacements
+    shown, error = run("%%kernel nothing", OWN)
+    assert isinstance(error, clnn.ClnnError) and "holds no kernel 'nothing'; it holds relu, slope" in shown
+    shown, error = run("%%kernel --install relu=slope", OWN)
+    assert isinstance(error, clnn.DTypeError) and "a kernel for relu takes" in shown
+    shown, error = run("%%kernel --install relu=none", OWN)
+    assert isinstance(error, clnn.ClnnError) and "holds no kernel 'none'" in shown
+
+
+def test_what_is_not_right_is_not_installed(run):
+    wrong = TWICE.replace("y[i] = 2 *", "y[i] = 3 *")
+    shown, error = run("%%kernel -c 'test: twice' --install relu --time -DFACTOR=3", wrong)
+    assert not error and "Neither timed nor installed before it is right." in shown
+    assert not program.replacements
+
+
+def test_usage(run):
+    shown, error = run("%%kernel --chek x")
+    assert error and "UsageError: %%kernel: unrecognized arguments: --chek" in shown and "usage: %%kernel" in shown
+    shown, error = run("%%kernel --help")
+    assert not error and "--install OP[=KERNEL]" in shown
