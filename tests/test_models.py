@@ -1,6 +1,10 @@
 """The nets of the literature: their sizes, shapes and first weights. What their layers compute is held against NumPy in
 the layers' own tests, whole nets in test_bench.py."""
 
+import json
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import assert_close, generator, numbers
@@ -8,6 +12,7 @@ from helpers import assert_close, generator, numbers
 import clnn
 from clnn import models
 from clnn import modules as nn
+from clnn.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -172,3 +177,21 @@ def test_branches():
         branch(alone).backward(part)
         each += alone.grad.numpy()
     assert_close(together, each, 1e-6, "gradient")
+
+
+def test_the_trained_net_of_the_course():
+    """course/nets/cifar18: the weights give what the history beside them tells, on the photos that are here."""
+    nets = Path(__file__).parents[1] / "course" / "nets"
+    report = json.loads((nets / "cifar18.json").read_text(encoding="utf-8"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train, test = clnn.data.cifar10()
+    if train.source == "drawn":
+        pytest.skip("no CIFAR-10 here")
+    net = models.cifar18()
+    net.load_state_dict(clnn.load(nets / "cifar18.safetensors"))
+    _, transform = RECIPES["cifar18"].transforms(train)
+    found = clnn.evaluate(net, clnn.data.DataLoader(test, 250, transform=transform))
+    assert report["history"][-1]["val_accuracy"] == report["test_accuracy"] > 0.8
+    deviation = (0.81 * 0.19 / len(test)) ** 0.5
+    assert abs(found.accuracy - report["test_accuracy"]) < 4 * deviation + 0.01  # the sample's mean image differs
