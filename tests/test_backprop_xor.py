@@ -60,6 +60,10 @@ def slopes_of(x, weights, t, bend=lambda h: 1 - h**2, divide=True, order=1, at=0
     return found[::order]
 
 
+def central(f, w, d, h):
+    return (f(w + h * d) - f(w - h * d)) / (2 * h)
+
+
 STEP = ([[1, 1], [1, 1]], [-0.5, -1.5])  # OR and AND
 
 WRONG = [
@@ -78,9 +82,15 @@ WRONG = [
     ("directional_slope", lambda f, w, d, h=1e-5: (f(w + h * d) - f(w - h * d)) / h, "2 h apart"),
     ("directional_slope", lambda f, w, d, h=1e-5: (f(w + h) - f(w - h)) / (2 * h), "Where is the direction d?"),
     ("directional_slope", lambda f, w, d, h=1e-5: (f(w - h * d) - f(w + h * d)) / (2 * h), "which of the two values"),
+    ("directional_slope", lambda f, w, d, h=1e-5: (f(w + d) - f(w - d)) / 2, "by the whole of d"),
+    ("directional_slope", lambda f, w, d, h=1e-5: central(f, w, d, h) / np.linalg.norm(d), "the length of d"),
+    ("directional_slope", lambda f, w, d, h=1e-5: central(f, w, d, h) * d, "With w of shape"),
     ("dense_layer", layer(output=lambda a: a), "result of layer(x) is wrong"),
     ("dense_layer", layer(da=lambda dy, y: dy), "dw lacks the slope of tanh"),
     ("dense_layer", layer(keep=lambda dy, y: dy), "dw lacks the slope of tanh"),
+    ("dense_layer", layer(da=lambda dy, y: dy * (1 - np.tanh(y) ** 2)), "result of tanh already"),
+    ("dense_layer", layer(keep=lambda dy, y: dy * (1 - y**2) / len(dy)), "dw is the mean over the examples"),
+    ("dense_layer", layer(dx=lambda da, dy, w: (da, w)), "returns 2 things"),
     ("dense_layer", layer(db=lambda da, dy: da.mean(axis=0)), "db is the mean over the examples"),
     ("dense_layer", layer(db=lambda da, dy: dy.sum(axis=0)), "db lacks the slope of tanh"),
     ("dense_layer", layer(dx=lambda da, dy, w: dy @ w.T), "dx lacks the slope of tanh"),

@@ -512,7 +512,8 @@ def _given(names, case) -> str:
             return "= " + np.array2string(np.asarray(value), precision=4, separator=", ").replace("\n", "")
         return f"= {value!r}" if len(repr(value)) <= 60 else f"of type {type(value).__name__}"
 
-    return f"With {', '.join(f'{name} {words(value)}' for name, value in zip(names, case))}: "
+    given = [f"{name} {words(value)}" for name, value in zip(names, case) if not callable(value)]
+    return f"With {', '.join(given)}: "
 
 
 def _count(number: int) -> str:

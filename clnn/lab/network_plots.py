@@ -93,7 +93,7 @@ def activations(functions: dict, limit: float = 5):
 
 
 def hidden_plane(predict, hidden, readout, points, labels, names=("input plane", "hidden plane")):
-    """The same points twice: in the plane of the inputs with the net's boundary, and where two hidden units put them.
+    """The same points twice: in the plane of the inputs with the net's boundary, and where two hidden neurons put them.
 
     ``predict(x)`` answers for points (n, 2), ``hidden(x)`` gives their two hidden numbers, ``readout`` is (weights,
     bias) of the last neuron, whose line is drawn.
@@ -102,7 +102,7 @@ def hidden_plane(predict, hidden, readout, points, labels, names=("input plane",
     boundary(predict, points, labels, left, title=names[0], bar="output", limits=[(-1.6, 1.6)] * 2)
     grid = np.linspace(-1.6, 1.6, 33)
     for path in [np.stack([grid, np.full(33, at)], axis=1) for at in np.linspace(-1.6, 1.6, 9)]:
-        for way in (path, path[:, ::-1]):  # the net of lines that the hidden units bend
+        for way in (path, path[:, ::-1]):  # the net of lines that the hidden neurons bend
             right.plot(*np.asarray(hidden(way.astype(np.float32)), float).T, color="0.8", linewidth=0.7, zorder=0)
     places = np.asarray(hidden(np.asarray(points, np.float32)), float)
     scatter(places, labels, right, size=70)
@@ -113,7 +113,7 @@ def hidden_plane(predict, hidden, readout, points, labels, names=("input plane",
             text = " ".join(f"({points[i][0]:g}, {points[i][1]:g})" for i in met)
             right.annotate(text, place, xytext=(0, 9), textcoords="offset points", ha="center", size=8)
     low, high = min(places.min(), -1) - 0.3, max(places.max(), 1) + 0.3
-    right.set(xlim=(low, high), ylim=(low, high), xlabel="hidden unit 1", ylabel="hidden unit 2", title=names[1])
+    right.set(xlim=(low, high), ylim=(low, high), xlabel="hidden neuron 1", ylabel="hidden neuron 2", title=names[1])
     return figure
 
 

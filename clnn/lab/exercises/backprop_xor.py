@@ -76,6 +76,12 @@ compare(
         "Where is the direction d? You step by the same h in every element of w.": (
             lambda f, w, d, h: (f(w + h) - f(w - h)) / (2 * h)
         ),
+        "You step by the whole of d. A slope wants a small step: h times d.": (
+            lambda f, w, d, h: (f(w + d) - f(w - d)) / 2
+        ),
+        "You divide by the length of d, too. Here the slope counts for one whole d: twice the d has twice the slope.": (
+            lambda f, w, d, h: (f(w + h * d) - f(w - h * d)) / (2 * h * np.linalg.norm(d))
+        ),
         "The slope has the wrong sign: which of the two values comes first?": (
             lambda f, w, d, h: (f(w - h * d) - f(w + h * d)) / (2 * h)
         ),
@@ -122,10 +128,16 @@ def dense_layer(answer, rng):
     dx = layer.backward(dy.copy())
     if dx is None:
         raise Wrong("backward(dy) returns None; it must return dx, for the layer before this one.")
+    if isinstance(dx, (tuple, list)):
+        raise Wrong(f"backward(dy) returns {len(dx)} things; it must return dx alone, and keep dw and db in self.")
     for name in ("dw", "db"):
         if not hasattr(layer, name):
             raise Wrong(f"After backward(dy) the layer has no {name}: keep it as self.{name}.")
     da = dy * (1 - y**2)
+    again = "The slope is taken of tanh(y), but y is the result of tanh already."
+    _refuse(layer.dw, x.T @ (dy * (1 - np.tanh(y) ** 2)), again)
+    mean = "dw is the mean over the examples; how much dy counts is settled before it arrives, and shares add up."
+    _refuse(layer.dw, x.T @ da / examples, mean)
     _refuse(layer.dw, x.T @ dy, "dw lacks the slope of tanh: dy must pass back through tanh before it meets x.")
     _refuse(layer.db, da.mean(axis=0), "db is the mean over the examples; b stands in every row, and shares add up.")
     _refuse(layer.db, dy.sum(axis=0), "db lacks the slope of tanh: it comes from da, not from dy.")
