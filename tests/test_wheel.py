@@ -49,7 +49,11 @@ def test_holds_the_package_and_nothing_else(wheel):
     package = {p.relative_to(ROOT).as_posix() for p in files}
     assert any(name.startswith("clnn/kernels/") and name.endswith(".cl") for name in package)
     assert package <= names
-    assert {name.split("/")[0] for name in names} == {"clnn", f"clnn-{PROJECT['version']}.dist-info"}
+    top = f"clnn-{PROJECT['version']}"
+    assert {name.split("/")[0] for name in names} == {"clnn", f"{top}.data", f"{top}.dist-info"}
+    extension = {p.relative_to(ROOT / "labextension").as_posix() for p in (ROOT / "labextension").rglob("*.js*")}
+    place = f"{top}.data/data/share/jupyter/labextensions/clnn/"
+    assert extension == {name.removeprefix(place) for name in names if name.startswith(f"{top}.data/")} != set()
     assert not [name for name in names if "__pycache__" in name]
 
 
