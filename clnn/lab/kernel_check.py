@@ -297,7 +297,7 @@ def examine(module: str, name: str, text: str, options: list[str], device) -> di
                 trials.append(_try(cell.kernels[task.name], case))
             if all(trial.idle for trial in trials):
                 if not _stores(text, task.name):
-                    return {"empty": f"{task.name} writes nothing yet." if len(_exercises[name].tasks) > 1 else ""}
+                    return {"empty": "" if task is _exercises[name].tasks[0] else f"{task.name} writes nothing yet."}
                 return {"wrong": f"{task.name} writes nothing: no work-item comes to the line that stores a result."}
             if words := _fault(task, trials):
                 return {"wrong": words}
