@@ -228,9 +228,13 @@ def test_missing_barrier(device):
 
 @needs_oclgrind
 def test_races_that_the_values_do_not_show(device):
-    """Here one work-item runs after the other, so that each repairs what the one before spoilt."""
-    message = check("test: twice", twice("if (i < n) { y[min(i + 1, n - 1)] = 0; y[i] = 2 * x[i]; }")).message
-    assert message.startswith("Two work-items race in line 5") and "element 1 of `y`" in message
+    """On a CPU the work-items of a group run one after the other, so that each repairs what the one before spoilt."""
+    if device.kind == "GPU":
+        pytest.skip("there the values may show it")
+    body = """int next = get_local_id(0) + 1 < get_local_size(0) && i + 1 < n ? i + 1 : i;
+    if (i < n) { y[next] = 0; y[i] = 2 * x[i]; }"""
+    message = check("test: twice", twice(body)).message
+    assert message.startswith("Two work-items race in line 6") and "element 1 of `y`" in message
 
 
 def test_messages_stay_the_same(device):
