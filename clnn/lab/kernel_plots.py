@@ -7,12 +7,18 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import LogLocator
 
+from . import ladder
 from .ladder import STEPS, Step, Timed
 from .plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, YELLOW
 
 COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW)
 MOST_LINES = 60  # of a difference that is shown
 LINE = 16  # floats in one cache line of 64 bytes
+
+
+def label(device) -> str:
+    """A short name for a device: a GPU's own, of a CPU that of the OpenCL implementation that drives it."""
+    return ladder.label(device.name, device.platform, device.kind)
 
 
 def _empty(figsize, **kwargs):
@@ -182,38 +188,52 @@ def ladder_bars(climbs: dict, ceilings: dict):
     return figure
 
 
-def _roofline(ax, steps: list[Timed], ceilings, chosen: int | None = None):
-    """Steps over the bytes that their work-items ask for, under the ceilings; the chosen one in full colour."""
+def _roof(ax, ceilings, low: float, high: float, lowest: float):
+    """The ceilings of a device over the operations a byte, from ``low`` to ``high``, with room for what has ``lowest``
+    GFLOP/s above the legend."""
     most = ceilings.gflops
-    low, high = min(s.intensity for s in steps) / 2, 3 * max(s.intensity for s in steps)
     for name, rate, style in (("memory", ceilings.gbps, "-"), ("caches", ceilings.cache_gbps, "--")):
         x = np.array([low, max(most / rate, low)])
         ax.plot(x, rate * x, style, color="0.4", lw=1.2, label=f"{name}: {rate:,.0f} GB/s")
     ax.plot([most / ceilings.cache_gbps, high], [most] * 2, color="0.2", lw=2, label=f"arithmetic: {most:,.0f} GFLOP/s")
-    ax.plot([s.intensity for s in steps], [s.gflops for s in steps], "-", color="0.8", lw=1, zorder=1)
-    for s in steps:
-        color = ORANGE if chosen == s.number else BLUE if chosen is None else "#A6CFE8"
-        front = 4 if chosen == s.number else 3
-        ax.plot(s.intensity, s.gflops, "o", color=color, markersize=14, zorder=front)
-        dark = color == BLUE
-        ax.annotate(
-            str(s.number), (s.intensity, s.gflops), ha="center", va="center_baseline", size=8, zorder=front,
-            color="white" if dark else "black",
-        )  # fmt: skip
-    lowest = min(s.gflops for s in steps)
-    ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(lowest / 2, 2.5 * most))
-    ax.set(xlabel="operations a byte asked for (FLOP/byte)", ylabel="GFLOP/s")
+    ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(lowest / 15, 2.5 * most), ylabel="GFLOP/s")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right", fontsize=8)
 
 
+def roofline(names, intensities, rates, ceilings):
+    """Named kernels by their operations a byte (FLOP/byte) and GFLOP/s, under a device's ceilings."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    _roof(ax, ceilings, min(intensities) / 2, 4 * max(intensities), min(rates))
+    for i, (name, x, y, color) in enumerate(zip(names, intensities, rates, COLORS)):
+        ax.plot(x, y, "o", color=color, markersize=9, zorder=3)
+        away = (0, 14 if i % 2 else -14)  # neighbours' names in turn below and above, lest they touch
+        ax.annotate(name, (x, y), away, textcoords="offset points", ha="center", va="center", size=9)
+    ax.set_xlabel("operations a byte moved (FLOP/byte)")
+    return figure
+
+
+def _steps_on_roof(ax, steps: list[Timed], ceilings, chosen: int | None = None):
+    """Steps over the bytes that their work-items ask for, under the ceilings; the chosen one in full colour."""
+    low, high = min(s.intensity for s in steps) / 2, 3 * max(s.intensity for s in steps)
+    ax.plot([s.intensity for s in steps], [s.gflops for s in steps], "-", color="0.8", lw=1, zorder=1)
+    for s in steps:
+        color = ORANGE if chosen == s.number else BLUE if chosen is None else "#A6CFE8"
+        front = 4 if chosen == s.number else 3
+        ax.plot(s.intensity, s.gflops, "o", color=color, markersize=14, zorder=front)
+        style = {"size": 8, "zorder": front, "color": "white" if color == BLUE else "black"}
+        ax.annotate(str(s.number), (s.intensity, s.gflops), ha="center", va="center_baseline", **style)
+    _roof(ax, ceilings, low, high, min(s.gflops for s in steps))
+    ax.set_xlabel("operations a byte asked for (FLOP/byte)")
+
+
 def ladder_roofline(climbs: dict, ceilings: dict):
     """The steps on the roofline of each device: name -> list of Timed, name -> Ceilings."""
     figure, axes = plt.subplots(1, len(climbs), figsize=(WIDTH, 4), squeeze=False, sharey=True)
     for ax, (name, steps) in zip(axes.flat, climbs.items(), strict=True):
-        _roofline(ax, steps, ceilings[name])
+        _steps_on_roof(ax, steps, ceilings[name])
         ax.set_title(name)
         ax.label_outer()
     return figure
@@ -257,7 +277,7 @@ def ladder_step(number: int, steps: list[Timed], ceilings):
     left.margins(x=0.25)
     left.invert_yaxis()
     left.xaxis.set_major_formatter("{x:g}")
-    _roofline(right, steps, ceilings, number)
+    _steps_on_roof(right, steps, ceilings, number)
     right.set_title(f"{steps[number - 1].gflops:.3g} GFLOP/s", size=10)
     return figure
 

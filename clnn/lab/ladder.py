@@ -26,7 +26,7 @@ from .show import Source, kernel_text
 
 SIDE, LINE = 16, 64  # work-items along a square work-group and in one in a row
 EACH, ROWS = 4, 6  # elements a work-item in step 4, rows of a tile in steps 5 and 6
-SHAPE = (1024, 1024, 256)  # m, n, k: B has rows as long as in the benchmark's product, for a quarter of the work
+SHAPE = (1024, 1024, 512)  # m, n, k: half of the benchmark's third product, its rows as long
 MOST_RUNS, SECONDS = 15, 0.3  # of each step that is timed
 TOLERANCE = 1e-5  # of the norm
 FLOAT = np.dtype(np.float32)
@@ -263,12 +263,17 @@ def benchmark(m: int = SHAPE[0], n: int = SHAPE[1], k: int = SHAPE[2]) -> float:
     return case.flops / row["seconds"]["clnn"] / 1e9
 
 
+def label(name: str, platform: str, kind: str) -> str:
+    """A short name for a device: a GPU's own, of a CPU that of the OpenCL implementation that drives it."""
+    return (name if kind == "GPU" else platform).replace("Portable Computing Language", "PoCL").replace("(R)", "")
+
+
 @dataclass(frozen=True)
 class Record:
-    """A climb that was kept: the ``device`` (name and platform), its ``kind``, the product's ``shape`` (m, n, k), the
-    device's ``ceilings``, the ``steps``, and GFLOP/s of the same product by ``clnn bench``."""
+    """A climb that was kept: the device's ``label`` and ``kind``, the product's ``shape`` (m, n, k), the device's
+    ``ceilings``, the ``steps``, and GFLOP/s of the same product by ``clnn bench``."""
 
-    device: str
+    label: str
     kind: str
     shape: tuple[int, int, int]
     ceilings: Ceilings
@@ -281,7 +286,7 @@ class Record:
         try:
             on, steps = report["device"], [Timed(**step) for step in report["ladder"]]
             return Record(
-                f"{on['name']}, {on['platform']}", on["kind"], tuple(report["shape"]),
+                label(on["name"], on["platform"], on["kind"]), on["kind"], tuple(report["shape"]),
                 Ceilings(**report["ceilings"]), steps, report["bench"],
             )  # fmt: skip
         except (KeyError, TypeError) as error:

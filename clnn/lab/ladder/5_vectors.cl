@@ -3,7 +3,9 @@
 // One instruction multiplies and adds V numbers. Its own tile of 6 x V sums in registers takes the place of the group's: a
 // number of A is used V times and a vector of B six times. Nothing is shared, so there is no barrier to wait at.
 
+#ifndef ROWS
 #define ROWS 6
+#endif
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 typedef JOIN(float, V) vector;

@@ -3,7 +3,9 @@
 // From one row of B to the next step 5 jumps a whole row ahead, which caches and their look-ahead serve badly. In a panel the
 // V numbers of row k + 1 follow those of row k. Columns past the edge are zero, so the ragged edge needs no loop of its own.
 
+#ifndef ROWS
 #define ROWS 6
+#endif
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 typedef JOIN(float, V) vector;
