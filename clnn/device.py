@@ -91,6 +91,10 @@ class Device:
     @cached_property
     def build_options(self) -> tuple[str, ...]:
         """Options that every kernel of this device is compiled with."""
+        if "oclgrind" in self.platform.lower():
+            # Unoptimised, each access is in the line that it was written in, what the optimiser would drop is seen, and
+            # no instruction comes up that Oclgrind does not know (LLVM's freeze and funnel shifts).
+            return ("-cl-opt-disable",)
         # The define keeps kernels of two processors apart that PoCL files under one name, "generic".
         return (f"-DCPU_{self.cpu_name.replace('-', '_')}",) if self.cpu_name else ()
 

@@ -215,6 +215,7 @@ def upload(device: Device, host: np.ndarray) -> cl.array.Array:
     while uploads and uploads[0].command_execution_status <= cl.command_execution_status.COMPLETE:
         uploads.popleft()
     while len(uploads) > MOST_UPLOADS:  # the host is far ahead of the device: what waits there fills the memory
+        device.queue.flush()  # some devices begin only then
         time.sleep(1e-3)
         if uploads[0].command_execution_status <= cl.command_execution_status.COMPLETE:
             uploads.popleft()

@@ -78,7 +78,9 @@ def code_cells(notebook) -> list:
 
 
 def calls(cell, name: str) -> list[ast.Call]:
-    """The calls of ``lab.NAME`` in a cell."""
+    """The calls of ``lab.NAME`` in a cell; none in a cell that a magic reads, which is not Python."""
+    if cell.source.startswith("%%"):
+        return []
     source = re.sub(r"^(%|!).*", "", cell.source, flags=re.MULTILINE)
     found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     return [call for call in found if ast.unparse(call.func) in (name, f"lab.{name}")]

@@ -111,6 +111,18 @@ def test_not_installed(monkeypatch):
         race(k, np.ones(3), (3,), 3, size=3)
 
 
+def upload_many(count):
+    return [clnn.tensor([float(k)]) for k in range(count)][-1].item()
+
+
+@needs_oclgrind
+def test_uploads_are_begun():
+    """Oclgrind begins nothing before it must, so that uploads which wait for others must say so."""
+    with Simulator(seconds=20) as s:
+        outcome = s._sandbox.call(f"{__name__}:upload_many", count=100)
+    assert outcome.value == 99, outcome
+
+
 # The package's own kernels
 
 

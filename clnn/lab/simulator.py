@@ -30,10 +30,6 @@ SETTINGS = {
     "CLNN_DEVICE": "oclgrind",
     "OCLGRIND_DATA_RACES": "1",
     "OCLGRIND_UNINITIALIZED": "1",
-    # Unoptimised: each access is then in the line that it was written in, what the optimiser would have dropped is
-    # seen, and no instruction comes up that Oclgrind does not know (LLVM's freeze and funnel shifts).
-    "OCLGRIND_BUILD_OPTIONS": "-cl-opt-disable",
-    "PYOPENCL_NO_CACHE": "1",  # its key does not know the options above
 }
 FATAL = "OCLGRIND FATAL ERROR"
 
@@ -175,6 +171,7 @@ def parse(log: str, buffers=()) -> list[Finding]:
             continue  # it speaks of itself
         kernel = re.search(r"Kernel: +(\w+)", block)
         accesses = [Access(*m) for m in ACCESS.findall(block)]
+        accesses.sort(key=lambda a: (a.verb, int(a.line)))  # of a race what is read comes first, whoever came first
         kind, words = _words(head, accesses, block, buffers)
         key = kind, kernel[1] if kernel else "", frozenset(a.line for a in accesses)
         if key not in found or ("index" in words) > ("index" in found[key].words):  # which says more than an address
@@ -230,7 +227,7 @@ def _race(head: str, accesses: list[Access], block: str, buffers) -> str:
     space, address = re.search(r"at (\w+) memory address 0x(\w+)", head).groups()
     near = _nearest(int(address, 16), buffers) if space == "global" else None
     place = f"element {near[0]} of `{near[1]}`" if near else f"the same place in {space} memory"
-    one, other = sorted(accesses, key=lambda a: a.verb)  # what is read before what is written
+    one, other = accesses
     items = re.findall(r"entity: +Global\(([\d,]+)\).*Group\(([\d,]+)\)", block)
     groups = len({group for _, group in items}) > 1
     order = "They are in different work-groups, which no barrier orders." if groups else "No barrier orders the two."
