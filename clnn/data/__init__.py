@@ -1,6 +1,7 @@
 """Data sets of images and texts, and the loader that feeds them to the device in batches."""
 
-from clnn.data.datasets import DataNote, ImageDataset, cifar10, fashion_mnist, mnist
+from clnn.data.datasets import DataNote, cifar10, fashion_mnist, mnist
+from clnn.data.images import ImageDataset
 from clnn.data.loader import DataLoader
 from clnn.data.photo import load_photo
 from clnn.data.text import TextDataset, sms_spam

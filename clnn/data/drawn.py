@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from clnn.data.datasets import ImageDataset
+from clnn.data.images import ImageDataset
 
 # Each shape as a condition on (u, v), its own coordinates: about -1 to 1 across, v downwards
 SHAPES = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from clnn.data.datasets import ImageDataset
+from clnn.data.images import ImageDataset
 from clnn.data.transforms import Transform
 from clnn.errors import DataError, DTypeError, ShapeError
 
