@@ -69,6 +69,13 @@ def test_planted_faults(name):
 
 
 @needs_oclgrind
+def test_the_line_itself_is_told():
+    """The second time, too, when a cache may hold the compiled kernel."""
+    for _ in range(2):
+        assert "`out[i] = x[i];`" in str(race(kernel("out[i] = x[i];"), np.ones(13), (13,), 13, size=13, local=8))
+
+
+@needs_oclgrind
 def test_a_right_kernel():
     body = """__local float s[8];
     int l = get_local_id(0);

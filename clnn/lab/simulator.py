@@ -30,6 +30,7 @@ SETTINGS = {
     "CLNN_DEVICE": "oclgrind",
     "OCLGRIND_DATA_RACES": "1",
     "OCLGRIND_UNINITIALIZED": "1",
+    "PYOPENCL_NO_CACHE": "1",  # of a program from a cache it knows no line
 }
 FATAL = "OCLGRIND FATAL ERROR"
 
