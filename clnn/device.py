@@ -82,7 +82,9 @@ class Device:
     def queue(self) -> "cl.CommandQueue":
         # Arrays hold their queue, so it cannot be exchanged for one that takes times when a profile begins. Taking
         # them always costs a CPU nothing measurable, and a GPU no more than two time stamps a command.
-        return cl.CommandQueue(self.context, properties=cl.command_queue_properties.PROFILING_ENABLE)
+        queue = cl.CommandQueue(self.context, properties=cl.command_queue_properties.PROFILING_ENABLE)
+        queue.home = self  # so that an array, which holds its queue, tells its Device
+        return queue
 
     @cached_property
     def pool(self) -> "cl.tools.MemoryPool":

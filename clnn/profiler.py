@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from . import program
-from .device import Device, devices
+from .device import Device
 
 # Okabe and Ito, "Color Universal Design" (2008): colours that stay apart for colour-blind readers
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
@@ -94,7 +94,7 @@ class Table:
             sides = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, width, strict=True))]
             return "  ".join(sides).rstrip()
 
-        where = ", ".join(dict.fromkeys(r.device.name for r in self.rows)) or "no device was used"
+        where = ", ".join(_names(r.device for r in self.rows).values()) or "no device was used"
         rule = "-" * len(line(head))
         title = f"{where}: busy {busy * 1e3:,.3f} of {self.wall * 1e3:,.3f} ms"
         return "\n".join([title, line(head), rule, *map(line, body), rule, line(total)])
@@ -135,11 +135,10 @@ class profile:
         _open.remove(self)
         program.recorder = _record if _open else None
         pending, self._pending = self._pending, []  # events hold memory of the driver: let them go
-        homes = {queue: _device_of(queue) for _, queue, *_ in pending}
-        for queue in homes:
-            queue.finish()
+        for device in dict.fromkeys(device for _, device, *_ in pending):
+            device.synchronize()
         self.wall = time.perf_counter() - self._began
-        self._launches = [_launch_of(event, homes[queue], *rest) for event, queue, *rest in pending]
+        self._launches = [_launch_of(*command) for command in pending]
 
     @property
     def launches(self) -> list[Launch]:
@@ -173,18 +172,19 @@ class profile:
 
     def plot(self, ax=None):
         """The timeline: a lane for each family of kernels, a bar for each launch. Returns the matplotlib axes."""
-        ax, colours = _axes(ax, 3.2), self._colours()
-        first, lanes = {}, {}  # each device has a clock of its own
+        ax, colours, devices = _axes(ax, 3.2), self._colours(), _names(launch.device for launch in self.launches)
+        first, lanes = {}, {}  # each context has a clock of its own, which the parts of a split device share
         for launch in self.launches:
-            first[launch.device] = min(first.get(launch.device, launch.queued), launch.queued)
+            clock = launch.device.context
+            first[clock] = min(first.get(clock, launch.queued), launch.queued)
             lanes.setdefault((launch.family, launch.device), []).append(launch)
         lanes = sorted(lanes.items(), key=lambda lane: sum(launch.seconds for launch in lane[1]))
         busy, names = sum(launch.seconds for launch in self.launches), []
         for y, ((family, device), same) in enumerate(lanes):
-            bars = [((launch.start - first[device]) / 1e6, launch.seconds * 1e3) for launch in same]
+            bars = [((launch.start - first[device.context]) / 1e6, launch.seconds * 1e3) for launch in same]
             # An edge half a point wide keeps the shortest launches in sight.
             ax.broken_barh(bars, (y - 0.4, 0.8), color=colours[family], linewidth=0.5)
-            names.append(family + (f" on {device.name}" if len(first) > 1 else ""))
+            names.append(family + (f" on {devices[device]}" if len(devices) > 1 else ""))
         ax.set(yticks=range(len(names)), yticklabels=names, xlabel="time (ms)", ylabel="family of kernels")
         ax.set_title(f"{len(self.launches):,} launches: busy {busy * 1e3:,.2f} of {self.wall * 1e3:,.2f} ms")
         ax.set_xlim(left=0)
@@ -228,9 +228,11 @@ class profile:
         return ax
 
 
-def _device_of(queue) -> Device:
-    cl_device = queue.device
-    return next((d for d in devices() if d.cl_device == cl_device), None) or Device(cl_device)
+def _names(devices) -> dict[Device, str]:
+    """Each device's name, numbered where several have the same: parts of a split device, or two cards of one kind."""
+    devices = list(dict.fromkeys(devices))
+    alike = [[other for other in devices if other.name == d.name] for d in devices]
+    return {d: f"{d.name} #{same.index(d) + 1}" if len(same) > 1 else d.name for d, same in zip(devices, alike)}
 
 
 def _launch_of(event, device, what, size, local, flops, nbytes) -> Launch:

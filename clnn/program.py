@@ -183,7 +183,7 @@ def declare_scalars(knl: cl.Kernel) -> None:
     )
 
 
-# What an open profile is told of each command: recorder(event, queue, kernel or name, global size, local size, flops,
+# What an open profile is told of each command: recorder(event, Device, kernel or name, global size, local size, flops,
 # bytes). None where no profile is open.
 recorder = None
 
@@ -202,7 +202,7 @@ def launch(
     if recorder is not None:
         if nbytes is None:
             nbytes = sum(a.nbytes for a in args if isinstance(a, cl.array.Array))
-        recorder(event, device.queue, knl, size, local, flops, nbytes)
+        recorder(event, device, knl, size, local, flops, nbytes)
 
 
 def upload(device: Device, host: np.ndarray) -> cl.array.Array:
@@ -220,7 +220,7 @@ def upload(device: Device, host: np.ndarray) -> cl.array.Array:
         if uploads[0].command_execution_status <= cl.command_execution_status.COMPLETE:
             uploads.popleft()
     if recorder is not None:
-        recorder(event, device.queue, "upload", (), (), None, array.nbytes)
+        recorder(event, device, "upload", (), (), None, array.nbytes)
     return array
 
 
@@ -229,7 +229,7 @@ def fill(array: cl.array.Array, value) -> cl.array.Array:
     pattern = np.asarray(value, array.dtype)
     event = cl.enqueue_fill_buffer(array.queue, array.base_data, pattern, 0, array.nbytes)
     if recorder is not None:
-        recorder(event, array.queue, "fill", (), (), None, array.nbytes)
+        recorder(event, array.queue.home, "fill", (), (), None, array.nbytes)
     return array
 
 
@@ -237,7 +237,7 @@ def copy_into(target: cl.array.Array, origin: cl.array.Array) -> None:
     """Copy one array's contents into another of the same size and type, on the device."""
     event = cl.enqueue_copy(target.queue, target.base_data, origin.base_data, byte_count=target.nbytes)
     if recorder is not None:
-        recorder(event, target.queue, "copy", (), (), None, 2 * target.nbytes)
+        recorder(event, target.queue.home, "copy", (), (), None, 2 * target.nbytes)
 
 
 def copy_across(device: Device, array: cl.array.Array) -> cl.array.Array:
@@ -253,7 +253,7 @@ def copy_across(device: Device, array: cl.array.Array) -> cl.array.Array:
     array.queue.flush()  # each queue waits for the other, so both must be on their way
     device.queue.flush()
     if recorder is not None:
-        recorder(event, device.queue, "copy across", (), (), None, 2 * array.nbytes)
+        recorder(event, device, "copy across", (), (), None, 2 * array.nbytes)
     return out
 
 
@@ -269,7 +269,7 @@ def copy_columns(target: cl.array.Array, to: int, origin: cl.array.Array, start:
         dst_origin=(to * item, 0, 0), region=(width * item, rows, 1), **pitches,
     )  # fmt: skip
     if recorder is not None:
-        recorder(event, target.queue, "copy", (), (), None, 2 * rows * width * item)
+        recorder(event, target.queue.home, "copy", (), (), None, 2 * rows * width * item)
 
 
 def reshaped(array: cl.array.Array, shape: tuple[int, ...]) -> cl.array.Array:

@@ -421,6 +421,35 @@ def test_lanes_of_two_devices_are_told_apart(device):
         p.roofline(ceilings=CEILINGS)
 
 
+def test_the_halves_of_a_device_have_lanes_of_their_own(device):
+    """By kernels, fills, copies between them and optimisers' blocks; on one clock."""
+    if device.kind != "CPU" or device.cores < 2:
+        pytest.skip("this device cannot be split")
+    halves = device.split(2)
+    weights = [nn.Parameter(np.ones((5, 7)), device=half) for half in halves]
+    optimizer = clnn.optim.SGD(weights, lr=0.1)
+    with clnn.profile() as p:
+        (weights[0] * 2).sum().backward()
+        (weights[1].to(halves[0]) * weights[0]).sum().backward()
+        optimizer.step()
+    assert {launch.device for launch in p.launches} == set(halves)
+    for half in halves:
+        own = {launch.kernel for launch in p.launches if launch.device is half}
+        assert {"sgd", "copy across"} <= own
+    assert [launch.device for launch in p.launches if launch.kernel == "sgd"] == halves
+    shares = [sum(row.launches for row in p.rows if row.device is half) for half in halves]
+    assert sum(shares) == len(p.launches) and min(shares) > 0
+    ax = p.plot()
+    lanes = {label.get_text(): bars for label, bars in zip(ax.get_yticklabels(), ax.collections, strict=True)}
+    names = [f"optim on {device.name} #{n}" for n in (1, 2)]
+    assert set(names) < set(lanes) and f"{device.name} #1, {device.name} #2: busy" in str(p.table())
+    first = min(launch.queued for launch in p.launches)
+    for name, half in zip(names, halves):
+        [update] = [one for one in p.launches if one.kernel == "sgd" and one.device is half]
+        [path] = lanes[name].get_paths()
+        assert path.get_extents().x0 == pytest.approx((update.start - first) / 1e6)
+
+
 def test_without_matplotlib(run_python):
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
