@@ -26,6 +26,8 @@ WINDOWS = [
     ((1, 4), 1, (0, 3), 1),
     (2, 1, 3, 1),  # a border wider than the window
     (1, 2, 1, 1),
+    (4, 3, 5, 2),  # a stride whose interleaved windows have gaps
+    ((5, 3), (4, 2), 2, (2, 4)),
 ]
 windows = st.sampled_from(WINDOWS)
 sides = st.sampled_from([1, 2, 5, 6, 7, 9, 11, 12])
@@ -311,19 +313,20 @@ def test_the_bias_has_the_weight_s_type(device):
         conv2d(clnn.zeros(2, 4, 6, 6), clnn.zeros(8, 4, 3, 3), clnn.zeros(8, dtype=other))
 
 
-def test_rows_that_the_border_crops_away(device, monkeypatch):
+def test_rows_that_the_border_crops(device, monkeypatch):
     """A border wider than the window crops the gradient's rows: pad_rows stays within its array even then."""
     monkeypatch.setattr(device, "kind", "CPU")
-    geo = conv.geometry((1, 1, 2, 2), (1, 1, 1, 1), stride=10, padding=2).transposed()
-    assert geo.px == -2 and geo.W == 1
+    geo = conv.geometry((1, 1, 2, 2), (1, 1, 1, 1), stride=2, padding=4).transposed()
+    assert (geo.px, geo.W, geo.OW) == (-2, 5, 1)
     gap, float32 = device.cl_device.mem_base_addr_align // 8 // 4, np.dtype(np.float32)
     buffer = cl.Buffer(device.context, cl.mem_flags.READ_WRITE, 8 * gap)
     whole = fill(wrap(device, buffer, (2 * gap,), float32), 7)
     out = wrap(device, buffer.get_sub_region(4 * gap, 16), (2, 2), float32)
     knl = conv.tiling(device, out.dtype, geo).kernel(device, "pad_rows")
-    conv.launch(device, knl, (2,), (2,), clnn.ones(2, 1).array, out, 2, geo.W, 2, geo.px)
+    rows = numbers(generator(5), 2, geo.W)
+    conv.launch(device, knl, (2,), (2,), clnn.tensor(rows).array, out, 2, geo.W, 2, geo.px)
     got = whole.get()
-    assert got[gap : gap + 4].tolist() == [0] * 4
+    assert (got[gap : gap + 4].reshape(2, 2) == rows[:, 2:4]).all()
     assert (np.delete(got, range(gap, gap + 4)) == 7).all()
 
 

@@ -13,6 +13,7 @@ from clnn import tune, tuning
 from clnn.__main__ import main
 from clnn.errors import ClnnError
 from clnn.ops import conv, gemm
+from clnn.program import fill
 
 FAMILY, KEY, ALLOWED = "gemm_panels", ("float", 3, 4, 5, 1, "NN"), [{"ROWS": 2}, {"ROWS": 3}]
 
@@ -92,7 +93,7 @@ def test_every_tile_of_a_convolution(device, monkeypatch, window, pool, filters,
     def run():
         for array in (y, winner):
             if array is not None:
-                conv.fill(array, -1)
+                fill(array, -1)
         conv.forward_tiles(device, x, w, bias, geo, y, pool, winner)
         return y.get(), None if winner is None else winner.get()
 
@@ -315,7 +316,7 @@ def test_a_wrong_result_takes_no_part(form, device, monkeypatch):
     def wrong(device, a, panels, out, *args, **options):
         real(device, a, panels, out, *args, **options)
         if tune._lookup(device, family, key) not in (None, good):
-            conv.fill(out, 7)
+            fill(out, 7)
 
     default = tune._product(device, family, key).default
     good = next(c for c in reversed(gemm.row_candidates(device)) if c != default)

@@ -7,6 +7,7 @@
 //   pack_windows      rows (c, ky, kx), columns = positions of the result       -> forward
 //   pack_windows_t    the same transposed, columns = (c, ky, kx)                -> gradient of the filters
 //   turn_filters      w as [C][F / groups][KH][KW], turned by 180 degrees       -> gradient of the image
+//   interleave        with a stride: that gradient from its sy * sx parts
 // The gradient of the image is itself a convolution, of the result's gradient with the turned filters.
 //
 // A tap (ky, kx) of result (oy, ox) reads pixel (oy * sy - py + ky * dy, ox * sx - px + kx * dx); outside the
@@ -118,10 +119,32 @@ __kernel void pack_windows_t(__global const REAL *x, __global REAL *panels, int 
 }
 
 // The filters as the image's gradient needs them: input and output channels of each group swapped, taps turned round.
-__kernel void turn_filters(__global const REAL *w, __global REAL *out, GEOMETRY)
+//
+// Taps that lie a stride apart read the same pixels, others never: the image falls into sy * sx interleaved ones, each
+// with filters of its own, JH x JW of the taps. Neighbours among these lie step_y, step_x pixels apart; where the window
+// is not that large, or dilation leaves a gap, there is a zero.
+__kernel void turn_filters(
+    __global const REAL *w, __global REAL *out, int JH, int JW, int step_y, int step_x, GEOMETRY)
 {
-    int i = get_global_id(0), per_group = C / groups, filters = F / groups, taps = KH * KW;
-    if (i >= F * per_group * taps) return;
-    int f = i / (per_group * taps), c = i / taps % per_group, tap = i % taps;
-    out[((f / filters * per_group + c) * filters + f % filters) * taps + taps - 1 - tap] = w[i];
+    int i = get_global_id(0), per_group = C / groups, filters = F / groups;
+    if (i >= C * sy * sx * filters * JH * JW) return;
+    int jx = i % JW, jy = i / JW % JH, f = i / (JW * JH) % filters, plane = i / (JW * JH * filters);
+    int rx = plane % sx, ry = plane / sx % sy, c = plane / (sx * sy) % per_group, group = plane / (sx * sy * per_group);
+    int y = (JH - 1 - jy) * step_y + ry, x = (JW - 1 - jx) * step_x + rx;
+    bool is_tap = y % dy == 0 && x % dx == 0 && y / dy < KH && x / dx < KW;
+    int tap = (((group * filters + f) * per_group + c) * KH + y / dy) * KW + x / dx;
+    out[i] = is_tap ? w[tap] : 0;
+}
+
+// image[N][C][H][W] from its interleaved parts[N][C][sy][sx][PH][PW], which begin at the first pixels inside; each
+// work-item every sx-th pixel of a row
+__kernel void interleave(__global const REAL *parts, __global REAL *image, int PH, int PW, GEOMETRY)
+{
+    int rx = get_global_id(0), iy = get_global_id(1), plane = get_global_id(2), y = iy + py;
+    if (rx >= sx || iy >= H) return;
+    int first = (rx - px % sx + sx) % sx;
+    parts += ((((size_t)plane * sy + y % sy) * sx + rx) * PH + y / sy - py / sy) * PW + (first + px) / sx - px / sx;
+    image += ((size_t)plane * H + iy) * W;
+    for (int ix = first; ix < W; ix += sx)
+        image[ix] = *parts++;
 }

@@ -46,7 +46,7 @@
 #define VECTOR JOIN(REAL, V)
 #define WIDTH (VECTORS * V)
 
-// out[row][PW] = x[row][W] shifted right by px, zero where x has nothing
+// out[row][PW] = x[row][W] shifted right by px, or cropped if that is negative; zero where x has nothing
 __kernel void pad_rows(__global const REAL *x, __global REAL *out, int rows, int W, int PW, int px)
 {
     int row = get_global_id(0);
@@ -58,7 +58,7 @@ __kernel void pad_rows(__global const REAL *x, __global REAL *out, int rows, int
         out[i] = 0;
     for (int i = from; i < to; i++)
         out[i] = x[i - px];
-    for (int i = to < from ? from : to; i < PW; i++)  // a crop (px < 0) may leave nothing of the row
+    for (int i = to; i < PW; i++)
         out[i] = 0;
 }
 

@@ -9,10 +9,9 @@ import numpy as np
 
 from .. import tuning
 from ..errors import ShapeError
-from ..program import c_name, empty, fill, kernel, launch, replacements, round_up
+from ..program import c_name, empty, kernel, launch, replacements, round_up
 from ..tensor import Function, Tensor
 from .activation import ACTIVATIONS, fused, fused_backward
-from .copy import scatter
 from .gemm import accumulators, columns, multiply_panels, operands, tile_cost, vector_width
 from .reduce import reduce_axes, reduce_run
 
@@ -62,12 +61,22 @@ class Geometry:
         launch(device, knl, size, local, *args, *astuple(self), **work)
 
     def transposed(self) -> "Geometry":
-        """The convolution that computes this one's gradient by the image, from gradients ``stride`` apart."""
+        """The convolution of stride 1 that computes this one's gradient by the image. With a stride it computes sy * sx
+        images for each channel, which interleaved make up the gradient (see ``turn_filters``)."""
+        KH, OH, py, dy = _transposed(self.KH, self.H, self.sy, self.py, self.dy)
+        KW, OW, px, dx = _transposed(self.KW, self.W, self.sx, self.px, self.dx)
         return Geometry(
-            C=self.F, H=(self.OH - 1) * self.sy + 1, W=(self.OW - 1) * self.sx + 1, F=self.C, OH=self.H, OW=self.W,
-            groups=self.groups, KH=self.KH, KW=self.KW, sy=1, sx=1, py=self.dy * (self.KH - 1) - self.py,
-            px=self.dx * (self.KW - 1) - self.px, dy=self.dy, dx=self.dx,
+            C=self.F, H=self.OH, W=self.OW, F=self.C * self.sy * self.sx, OH=OH, OW=OW, groups=self.groups,
+            KH=KH, KW=KW, sy=1, sx=1, py=py, px=px, dy=dy, dx=dx,
         )  # fmt: skip
+
+
+def _transposed(taps: int, length: int, stride: int, padding: int, dilation: int) -> tuple[int, int, int, int]:
+    """Taps, results, padding and dilation of the transposed convolution along one axis."""
+    if stride > 1:  # the taps of an interleaved image are neighbours, zeros among them where dilation leaves gaps
+        taps, dilation = dilation * (taps - 1) // stride + 1, 1
+    first, last = padding // stride, (length - 1 + padding) // stride
+    return taps, last - first + 1, dilation * (taps - 1) - first, dilation
 
 
 def images_at_once(count: int, floats_per_image: int, itemsize: int) -> range:
@@ -267,15 +276,18 @@ def backward_data(device, g, w, geo, out=None):
 
 
 def backward_data_turned(device, g, w, geo, out=None):
-    """The gradient by the image: a convolution of g, its elements ``stride`` apart, with the turned filters."""
-    turned = empty(device, w.shape, w.dtype)
-    geo.launch(device, "turn_filters", w.dtype, (w.size,), (64,), w, turned)
-    back = geo.transposed()
-    if (geo.sy, geo.sx) != (1, 1):
-        plane = back.H * back.W
-        spread = fill(empty(device, (*g.shape[:2], back.H, back.W), g.dtype), 0)
-        g = scatter(device, g, spread, (geo.F * plane, plane, geo.sy * back.W, geo.sx))
-    return forward(device, g, turned, None, back, out)
+    """The gradient by the image: a convolution of g with the turned filters; with a stride its results interleaved."""
+    back, strided = geo.transposed(), (geo.sy, geo.sx) != (1, 1)
+    turned = empty(device, (back.F, geo.F // geo.groups, back.KH, back.KW), w.dtype)
+    taps = (back.KH, back.KW, geo.sy * back.dy, geo.sx * back.dx)
+    geo.launch(device, "turn_filters", w.dtype, (turned.size,), (64,), w, turned, *taps)
+    parts = forward(device, g, turned, None, back, None if strided else out)
+    if not strided:
+        return parts
+    out = empty(device, (g.shape[0], geo.C, geo.H, geo.W), g.dtype) if out is None else out
+    size = (geo.sx, geo.H, g.shape[0] * geo.C)
+    geo.launch(device, "interleave", g.dtype, size, (4, 4, 1), parts, out, back.OH, back.OW)
+    return out
 
 
 def backward_weight_plain(device, x, g, geo):
