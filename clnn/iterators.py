@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from .errors import DataError, NonFiniteLossError
 from .metrics import Watch, device_of, pairs
 from .modules import CrossEntropyLoss, Module
-from .optim import SGD, Optimizer
+from .optim import SGD, Optimizer, clip_grad_norm_
 from .tensor import Tensor
 
 
@@ -32,12 +32,17 @@ class Step:
     loss: Tensor
 
 
-def training_step(model: Module, optimizer: Optimizer, loss_function, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Predict, differentiate, update: returns the loss and the model's output. Does not wait for the device."""
+def training_step(
+    model: Module, optimizer: Optimizer, loss_function, x: Tensor, y: Tensor, max_grad_norm: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Predict, differentiate, clip the gradients to ``max_grad_norm`` if that is given, update: returns the loss and
+    the model's output. Does not wait for the device."""
     output = model(x)
     loss = loss_function(output, y)
     optimizer.zero_grad()
     loss.backward()
+    if max_grad_norm is not None:
+        clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_grad_norm)
     optimizer.step()
     return loss.detach(), output.detach()
 

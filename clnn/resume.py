@@ -40,6 +40,7 @@ def settings_of(trainer, loader) -> dict:
         "model": repr(model),
         "loss": getattr(loss, "__name__", type(loss).__name__),
         "optimizer": type(optimizer).__name__,
+        "max_grad_norm": trainer.max_grad_norm,
         "scheduler": None,
     }
     groups = [{k: v for k, v in group.items() if k not in ("params", "blocks")} for group in optimizer.param_groups]

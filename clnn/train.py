@@ -42,6 +42,8 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--weight-decay", type=_not_negative, help="pull of the weights towards 0")
     parser.add_argument("--milestones", type=_positive, nargs="*", metavar="EPOCH",
                         help="epochs after which the learning rate falls to a tenth")  # fmt: skip
+    parser.add_argument("--max-grad-norm", type=_positive_number, metavar="LENGTH",
+                        help="shorten longer gradients to this length, all of them seen as one vector")  # fmt: skip
     parser.add_argument("--init", choices=("default", "uniform0.01"), default="default",
                         help="first weights: PyTorch's, or uniform in +-0.01 with biases 0, MXNet's")  # fmt: skip
     parser.add_argument("--seed", type=_seed, default=0, help="of all random numbers (0 where nothing is said)")
@@ -88,7 +90,8 @@ def _train(args: argparse.Namespace) -> dict:
     groups = recipe.groups(net, args.lr, args.weight_decay)
     optimizer = SGD(groups, args.lr, args.momentum, weight_decay=args.weight_decay)
     changed, unchanged = recipe.transforms(train)
-    history = Trainer(net, optimizer, scheduler=MultiStepLR(optimizer, milestones) if milestones else None).fit(
+    scheduler = MultiStepLR(optimizer, milestones) if milestones else None
+    history = Trainer(net, optimizer, scheduler=scheduler, max_grad_norm=args.max_grad_norm).fit(
         DataLoader(train, args.batch_size, shuffle=True, seed=args.seed, transform=changed),
         args.epochs,
         DataLoader(test, TEST_BATCH, transform=unchanged),
@@ -114,6 +117,7 @@ def _train(args: argparse.Namespace) -> dict:
         "settings": {
             **{key: getattr(args, key) for key in ("batch_size", "lr", "momentum", "weight_decay", "init")},
             "milestones": list(milestones),
+            "max_grad_norm": args.max_grad_norm,
         },
         "history": history,
     }
@@ -172,6 +176,13 @@ def _seed(text: str) -> int:
 
 def _not_negative(text: str) -> float:
     return _number(text, float, 0)
+
+
+def _positive_number(text: str) -> float:
+    value = _number(text, float, 0)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 is no length: expected a number above it")
+    return value
 
 
 def _number(text: str, kind: type, least: int):

@@ -21,7 +21,9 @@ __all__ = ["History", "Metrics", "Trainer", "evaluate", "sgd"]
 class Trainer:
     """Trains a model with an optimiser; ``loss(output, target)`` is CrossEntropyLoss unless given.
 
-    A ``scheduler`` is stepped after each epoch. ``fit`` does what this loop does, to the same bits, and more::
+    A ``scheduler`` is stepped after each epoch. ``max_grad_norm``: before each update the gradients of all parameters
+    of the optimiser, seen as one vector, are shortened to this length if they are longer (``optim.clip_grad_norm_``).
+    ``fit`` does what this loop does, to the same bits, and more::
 
         for epoch in range(epochs):
             for x, y in loader:
@@ -29,10 +31,17 @@ class Trainer:
                 optimizer.zero_grad()
                 step_loss.backward()
                 optimizer.step()
+
+    Raises ValueError where ``max_grad_norm`` is not above 0.
     """
 
-    def __init__(self, model: Module, optimizer: Optimizer, loss=None, *, scheduler: LRScheduler | None = None):
-        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+    def __init__(
+        self, model: Module, optimizer: Optimizer, loss=None, *, scheduler: LRScheduler | None = None,
+        max_grad_norm: float | None = None,
+    ):  # fmt: skip
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm is {max_grad_norm!r}; expected a length above 0, or None for no limit")
+        self.model, self.optimizer, self.scheduler, self.max_grad_norm = model, optimizer, scheduler, max_grad_norm
         self.loss = CrossEntropyLoss() if loss is None else loss
 
     def fit(
@@ -79,7 +88,7 @@ class Trainer:
         watch, reduction, finite_until = Watch(run.step), reduction_of(self.loss), run.step
         began = time.perf_counter() - run.seconds
         for x, y in pairs(epoch_of(loader, run.epoch, run.step), device_of(self.model)):
-            loss, output = training_step(self.model, self.optimizer, self.loss, x, y)
+            loss, output = training_step(self.model, self.optimizer, self.loss, x, y, self.max_grad_norm)
             run.sums.add(loss, output, y, reduction)
             run.step += 1
             if watch.follow(run.step, run.sums.loss):

@@ -75,6 +75,7 @@ def test_json_from_a_process(digits, tmp_path):
     assert report["device"] == clnn.device().name
     assert report["settings"] == {
         "batch_size": 100, "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-5, "init": "default", "milestones": [],
+        "max_grad_norm": None,
     }  # fmt: skip
     seconds = sum(epoch["seconds"] for epoch in report["history"])
     assert report["seconds"] == pytest.approx(seconds) and 0 < seconds < report["total_seconds"]
@@ -101,6 +102,17 @@ def test_the_command_is_the_visible_loop(digits, tmp_path, capsys):
         optimizer.step()
     state, saved = net.state_dict(), clnn.load(tmp_path / "w")
     assert all(np.array_equal(state[name], saved[name]) for name in state)
+
+
+def test_gradients_are_clipped(digits, capsys):
+    """A length that no gradient has changes nothing, a short one the training."""
+    losses = []
+    for length in (None, 1e6, 0.1):
+        limit = [] if length is None else ["--max-grad-norm", length]
+        report = report_of(capsys, "lenet", "--epochs", 1, *limit)
+        assert report["settings"]["max_grad_norm"] == length
+        losses.append(report["test_loss"])
+    assert losses[0] == losses[1] < losses[2]
 
 
 def test_report_for_people(digits, capsys):
@@ -179,6 +191,8 @@ def test_interrupted_without_a_checkpoint(monkeypatch, capsys):
         (["lenet", "--save", "nowhere/w"], "nowhere/w"),
         (["lenet", "--checkpoint-every", "5"], "--checkpoint FILE"),
         (["lenet", "--milestones", "0"], "--milestones"),
+        (["lenet", "--max-grad-norm", "0"], "--max-grad-norm: 0 is no length"),
+        (["lenet", "--max-grad-norm", "-1"], "--max-grad-norm"),
         ([], "required"),
     ],
 )

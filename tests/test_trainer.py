@@ -244,6 +244,47 @@ def test_regression_has_no_accuracy():
     assert "acc" not in repr(history)
 
 
+def test_gradients_are_clipped(device, digits):
+    """In each step, all parameters of the optimiser as one vector, others not; by NumPy's reckoning."""
+    net, limit = mlp(), 0.7
+    held = [net[1].weight, net[1].bias]  # these get gradients, too, but no optimiser moves them
+    optimizer = SGD(net[4].parameters(), lr=1.0)
+    before = {name: p.numpy() for name, p in net.named_parameters()}
+    lengths = []
+
+    def loss(output, target):
+        lengths.append(None)
+        return 3 * nn.CrossEntropyLoss()(output, target)
+
+    quiet(Trainer(net, optimizer, loss, max_grad_norm=limit), DataLoader(digits[0].subset(slice(40)), 40), 1)
+    moved = {name: before[name] - p.numpy() for name, p in net.named_parameters()}
+    assert len(lengths) == 1 and not moved["1.weight"].any() and not moved["1.bias"].any()
+    assert np.sqrt(sum((m.astype(np.float64) ** 2).sum() for m in moved.values())) == pytest.approx(limit, rel=1e-4)
+    assert all(p.grad is not None for p in held)
+    for max_grad_norm in (0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=r"max_grad_norm is .*; expected a length above 0"):
+            Trainer(net, optimizer, max_grad_norm=max_grad_norm)
+
+
+def test_clipping_is_that_of_the_loop(digits):
+    """The same bits as a loop with clip_grad_norm_; a limit that nothing reaches changes no bit."""
+    trained = []
+    for limit in (None, 1e9, 0.4):
+        trainer = make()
+        trainer.max_grad_norm = limit
+        quiet(trainer, DataLoader(digits[0], 50), 1)
+        trained.append(bits(trainer.model))
+    assert trained[0] == trained[1] != trained[2]
+    trainer = make()
+    for x, y in DataLoader(digits[0], 50):
+        loss = trainer.loss(trainer.model(x), y)
+        trainer.optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm_(trainer.model.parameters(), 0.4)
+        trainer.optimizer.step()
+    assert bits(trainer.model) == trained[2]
+
+
 def test_early_stop(digits):
     """With lr 0 no epoch is better than the first."""
     trainer, loader, validation = make(lr=0.0), DataLoader(digits[0], 200), DataLoader(digits[1], 230)
@@ -324,14 +365,14 @@ def waits(monkeypatch):
     return log
 
 
-@pytest.mark.parametrize("shown", [False, True])
-def test_no_step_waits(device, digits, waits, shown):
+@pytest.mark.parametrize(("shown", "max_grad_norm"), [(False, None), (True, None), (False, 0.5)])
+def test_no_step_waits(device, digits, waits, shown, max_grad_norm):
     def loss(output, target):
         waits.append("step")
         return nn.CrossEntropyLoss()(output, target)
 
     trainer = make()
-    trainer.loss = loss
+    trainer.loss, trainer.max_grad_norm = loss, max_grad_norm
     trainer.fit(DataLoader(digits[0], 20, shuffle=True), 2, progress=shown)
     first = waits.index("step")
     assert waits[first : first + 30] == ["step"] * 30  # and the 31st entry is the end of the epoch
@@ -760,6 +801,9 @@ def test_a_checkpoint_of_another_run(digits, stored, tmp_path):
     scheduled, other_loss = make(), make()
     scheduled.scheduler = StepLR(scheduled.optimizer, 2)
     refuse(path, scheduled, loader, "scheduler is None in the file and .*StepLR")
+    clipped = make()
+    clipped.max_grad_norm = 0.5
+    refuse(path, clipped, loader, "max_grad_norm is None in the file and 0.5 here")
     other_loss.loss = nn.MSELoss()
     refuse(path, other_loss, loader, "CrossEntropyLoss.*MSELoss")
     train = digits[0]
