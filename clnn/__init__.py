@@ -1,6 +1,6 @@
 """clnn: deep learning, and the kernels under it, on any OpenCL device."""
 
-from . import data, modules, ops, optim
+from . import data, models, modules, ops, optim, parallel, recipes
 from .ceilings import ceilings
 from .checkpoint import load, save
 from .device import Device, device, devices, synchronize, use_device
@@ -48,7 +48,8 @@ __all__ = [
     "CheckpointError", "ClnnError", "DTypeError", "DataError", "Device", "DeviceError", "DeviceMemoryError",
     "GradientError", "GraphError", "KernelCompileError", "LabelError", "NonFiniteLossError", "OptimizerError",
     "ShapeError", "StateDictError", "Tensor", "Trainer", "arange", "cat", "ceilings", "converge", "data", "device",
-    "devices", "evaluate", "every", "full", "grad", "gradcheck", "is_grad_enabled", "load", "manual_seed", "modules",
-    "no_grad", "ones", "ones_like", "ops", "optim", "profile", "progress", "rand", "randn", "save", "sgd", "summary",
-    "synchronize", "take", "tensor", "top_k_accuracy", "use_device", "zeros", "zeros_like",
+    "devices", "evaluate", "every", "full", "grad", "gradcheck", "is_grad_enabled", "load", "manual_seed", "models",
+    "modules", "no_grad", "ones", "ones_like", "ops", "optim", "parallel", "profile", "progress", "rand", "randn",
+    "recipes", "save", "sgd", "summary", "synchronize", "take", "tensor", "top_k_accuracy", "use_device", "zeros",
+    "zeros_like",
 ]  # fmt: skip

@@ -135,6 +135,18 @@ def test_inception_block():
     assert all(abs(p.grad.numpy()).max() > 0 for p in small.parameters())
 
 
+def test_import_clnn_brings_the_nets(run_python):
+    """With their recipes and the towers, and without anything large."""
+    code = (
+        "import sys, clnn\n"
+        "print(clnn.models.lenet.__name__, clnn.recipes.RECIPES['lenet'].epochs, clnn.parallel.Towers.__name__)\n"
+        "print(*sorted({'matplotlib', 'scipy', 'PIL', 'torch', 'IPython'} & set(sys.modules)))"
+    )
+    result = run_python("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["lenet 20 Towers", ""]
+
+
 def test_first_weights():
     """Those that were published: normal, with the deviations and biases of cuda-convnet's files and of the paper."""
     clnn.manual_seed(3)
