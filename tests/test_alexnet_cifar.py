@@ -1,19 +1,29 @@
 """The checks of notebook 06: solutions are right, plausible mistakes are told apart; and what the notebook counts."""
 
+import json
+import os
 import runpy
 import socket
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
+from PIL import Image
 
 import clnn
 from clnn import lab, models, optim
+from clnn.checkpoint import load_with_metadata
 from clnn.data import DataNote
 from clnn.lab.check import exercises_of
 
-SOLUTIONS = runpy.run_path(str(Path(__file__).parents[1] / "course" / "solutions" / "06_alexnet_cifar.py"))
+COURSE = Path(__file__).parents[1] / "course"
+NOTEBOOK = COURSE / "06_alexnet_cifar.ipynb"
+SOLUTIONS = runpy.run_path(str(COURSE / "solutions" / "06_alexnet_cifar.py"))
 
 
 def lrn(a, c, window, size, alpha, beta, k):
@@ -247,3 +257,142 @@ def test_stand_in_serves_what_the_notebook_needs(monkeypatch, tmp_path):
     for part in (train.labels[:500], test.labels):
         assert set(part) == set(range(10))
     assert clnn.data.mean_image(train).shape == (3, 32, 32)
+
+
+def test_shipped_pixels_are_those_of_all_training_photos():
+    """course/nets/cifar18_pixels: on a sample of the photos their mean image lies near the mean of all."""
+    pixels, about = load_with_metadata(COURSE / "nets" / "cifar18_pixels.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train, _ = clnn.data.cifar10()
+    if train.source == "drawn":
+        pytest.skip("no CIFAR-10 here")
+    assert json.loads(about["classes"]) == list(train.classes) and about["net"] == "cifar18"
+    assert float(pixels["std"]) == pytest.approx(1 / 255)
+    far = np.abs(pixels["mean"] - clnn.data.mean_image(train)).max()
+    assert far < (1e-6 if len(train) == 50_000 else 6 * 0.3 / len(train) ** 0.5)
+
+
+# A photo of the student's, in a process that knows nothing of the notebook
+
+
+def odd_photos(folder: Path) -> dict:
+    """Photos as cameras and programs write them; for each the colours (32, 32, 3) that a net is to see, by Pillow."""
+    y, x = np.mgrid[0:1:300j, 0:1:300j]
+    square = np.stack([y, x, (x + y) / 2], -1) * 255
+    plain = Image.fromarray(square.round().astype(np.uint8))
+    wide, tall = (Image.new("RGB", size, "red") for size in ((437, 300), (300, 523)))
+    wide.paste(plain, (68, 0))
+    tall.paste(plain, (0, 111))
+    turned, exif = plain.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: to be turned by 90 degrees to the right
+    veil = plain.convert("RGBA")
+    veil.putalpha(128)
+    grey = plain.convert("L")
+    kinds = {
+        "wide.png": (wide, {}, plain),
+        "tall.jpg": (tall, {}, plain),
+        "turned.jpeg": (turned, {"exif": exif}, plain),
+        "grey.png": (grey, {}, grey.convert("RGB")),
+        "grey.JPG": (wide.convert("L"), {}, grey.convert("RGB")),
+        "veil.png": (veil, {}, Image.blend(Image.new("RGB", plain.size, "white"), plain, 128 / 255)),
+        "tiny.png": (plain.resize((9, 9)), {}, plain.resize((9, 9))),
+    }
+    seen = {}
+    for name, (image, settings, what) in kinds.items():
+        image.save(folder / name, **settings, **({} if name.endswith("png") else {"quality": 95}))
+        seen[folder / name] = np.asarray(what.resize((32, 32), Image.Resampling.LANCZOS))
+    return seen
+
+
+def run_cells(folder: Path, *cells: str) -> list:
+    """Run these cells of the page, or code, one after the other in a kernel; their outputs."""
+    stored = {cell.id: cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(stored.get(cell, cell)) for cell in cells])
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    return [cell.outputs for cell in notebook.cells]
+
+
+def probabilities(image: np.ndarray, net, pixels: dict) -> np.ndarray:
+    """What a net says to colours (32, 32, 3), the softmax by NumPy."""
+    x = (image.transpose(2, 0, 1)[None] / 255 - pixels["mean"]) / pixels["std"]
+    with clnn.no_grad():
+        z = net.eval()(clnn.tensor(x.astype(np.float32))).numpy()[0].astype(float)
+    return np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("full", [False, True], ids=["quick form, the notebook alone", "long form, beside nets"])
+def test_saved_nets_name_any_photo_in_a_fresh_process(tmp_path, monkeypatch, full):
+    """The page's own cells save, start their program, and draw; then the program alone on photos of all kinds."""
+    photos = odd_photos(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("CLNN_FULL", str(int(full)))
+    monkeypatch.setenv("CLNN_PHOTO", str(tmp_path / "turned.jpeg"))
+    fresh = "clnn.manual_seed(4); net, std, top = RECIPES['cifar_quick'].net() if FULL else small_net(), 0.25, {}"
+    *_, said, drawn, _ = run_cells(
+        tmp_path, "setup", "data", "mean = clnn.data.mean_image(train)", "small-net", fresh,
+        *(["cifar18-history", "cifar18-test"] if full else ["shipped = None"]),
+        "folder = Path('.')", "save", "program", "use", "use-picture",
+        "import shutil; shutil.copytree(place, 'kept')",
+    )  # fmt: skip
+    assert said[0].text == "the fresh process says what this one says: True\n"
+    assert sum("image/png" in output.get("data", {}) for output in drawn) == 2
+    kept = tmp_path / "kept"
+    assert {path.stem for path in kept.glob("*.safetensors")} == ({"your_net", "cifar18"} if full else {"your_net"})
+    for file in kept.glob("*.safetensors"):
+        command = [sys.executable, kept / "classify.py", file, *photos]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        weights, about = load_with_metadata(file)
+        classes = json.loads(about["classes"])
+        for answer in answers:
+            assert list(answer) == classes and sum(answer.values()) == pytest.approx(1, abs=1e-5)
+        if not full:
+            continue  # the small net stands nowhere but on the page
+        pixels = {name: weights.pop(name) for name in ("mean", "std")}
+        net = getattr(models, about["net"])()
+        net.load_state_dict(weights)
+        for answer, (photo, seen) in zip(answers, photos.items(), strict=True):
+            wanted = probabilities(seen, net, pixels)
+            assert list(answer.values()) == pytest.approx(wanted, abs=0.03), photo
+        if file.stem == "cifar18":  # an answer that does not look at the photo would not do
+            assert max(abs(answers[0][name] - answers[3][name]) for name in classes) > 0.1
+
+
+# The whole page where nothing is to be had
+
+REFUSE = """
+import os, socket
+
+def refused(*args, **kwargs):
+    with open(os.environ["REFUSALS"], "a") as file:
+        file.write("asked for the network\\n")
+    raise OSError("the test refuses the network")
+
+socket.create_connection = socket.getaddrinfo = refused
+socket.socket.connect = socket.socket.connect_ex = refused
+"""
+
+
+@pytest.mark.timeout(900)
+def test_page_holds_without_data_and_network(tmp_path):
+    """Every cell prints what is stored, with the stand-in in place of CIFAR-10: no folder, no cache, no network."""
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "refuse.py").write_text(REFUSE)
+    compiled = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pocl" / "kcache"
+    environment = os.environ | {
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "REFUSALS": str(tmp_path / "refusals"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "POCL_CACHE_DIR": os.environ.get("POCL_CACHE_DIR", str(compiled)),  # compiled kernels are no data
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+    for name in ("CLNN_DATA", "CLNN_FULL", "CLNN_PHOTO"):
+        environment.pop(name, None)
+    command = "-m pytest -q -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout=300".split()
+    done = subprocess.run([sys.executable, *command, NOTEBOOK], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert (tmp_path / "refusals").exists()

@@ -98,10 +98,29 @@ def test_rate_steps_marks_the_drops(validated):
         EpochRecord(e, loss, 0.5, *((loss + 0.1, 0.4) if validated else (None, None)), 1.0, 10.0, lr)
         for e, loss, lr in rows
     ]
-    top, low = plots.rate_steps(history).axes
+    top, low = plots.rate_steps(history, "test").axes
     assert [line.get_xdata()[0] for line in top.lines[1 + validated :]] == [2.5, 3.5]
     np.testing.assert_allclose(top.lines[0].get_ydata(), [2.0, 1.5, 1.0, 0.9])
     np.testing.assert_allclose(low.lines[0].get_ydata(), [0.1, 0.1, 0.01, 0.001])
+    names = ["training", *["test"] * validated, "lr / 10"]
+    assert [text.get_text() for text in top.get_legend().get_texts()] == names
+
+
+def test_rate_steps_of_many_epochs_stay_readable():
+    history = [EpochRecord(e, 1 / e, 0.5, None, None, 1.0, 10.0, 0.1 if e < 100 else 0.01) for e in range(1, 141)]
+    figure = plots.rate_steps(history)
+    assert len(figure.axes[1].get_xticks()) < 20
+
+
+def test_top_answers_are_the_most_probable_in_order():
+    image = rng.integers(0, 256, (3, 5, 7), np.uint8)
+    one, two = ({name: p for name, p in zip("abcdefg", rng.dirichlet(np.ones(7)))} for _ in range(2))
+    photo, *panels = plots.top_answers(image, {"one": one, "two": two}, top=5).axes
+    np.testing.assert_array_equal(photo.images[0].get_array(), image.transpose(1, 2, 0))
+    for ax, name, answer in zip(panels, ("one says", "two says"), (one, two), strict=True):
+        best = sorted(answer, key=lambda letter: -answer[letter])[:5]
+        assert ax.get_title() == name and [t.get_text() for t in ax.get_yticklabels()] == best
+        np.testing.assert_allclose(bars(ax), [100 * answer[letter] for letter in best])
 
 
 def test_device_lanes_has_a_lane_for_each_device(device):

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import PowerNorm
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..profiler import profile
 from .plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SIGNED, SKY, WIDTH, YELLOW, _bare, _signed
@@ -54,6 +54,19 @@ def share_bars(shares: dict, threshold: float = 0.005):
     ax.set(xlim=(0, 100), xlabel="share of the device's time (%)")
     ax.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=min(len(parts), 7))
+    return figure
+
+
+def top_answers(image, answers: dict, top: int = 5):
+    """A photo (3, H, W) of bytes; for each named net the ``top`` most probable of its classes {name: probability}."""
+    figure, axes = plt.subplots(1, 1 + len(answers), figsize=(WIDTH, 2.3), width_ratios=(1, *[1.6] * len(answers)))
+    _bare(axes[0], f"as the net sees it, {image.shape[1]} x {image.shape[2]}").imshow(image.transpose(1, 2, 0))
+    for ax, (net, probabilities) in zip(axes[1:], answers.items()):
+        best = sorted(probabilities, key=probabilities.get, reverse=True)[:top]
+        bars = ax.barh(best, [100 * probabilities[name] for name in best], color=BLUE)
+        ax.bar_label(bars, [f"{probabilities[name]:.1%}" for name in best], padding=3)
+        ax.set(title=f"{net} says", xlabel="probability (%)", xlim=(0, 125), xticks=range(0, 101, 25))
+        ax.invert_yaxis()
     return figure
 
 
@@ -122,21 +135,22 @@ def overfitting(epochs, curves: dict, chance: float = 0.1):
     return figure
 
 
-def rate_steps(history):
-    """Training and validation loss of each epoch above, the learning rate below; drops of the rate marked."""
+def rate_steps(history, other: str = "validation"):
+    """Training loss and that of the ``other`` set of each epoch above, the learning rate below; its drops marked."""
     epochs = [record.epoch for record in history]
     figure, (top, low) = plt.subplots(2, 1, figsize=(WIDTH, 4), sharex=True, height_ratios=(2.4, 1))
-    top.plot(epochs, [record.train_loss for record in history], "o-", color=BLUE, label="training")
+    top.plot(epochs, [record.train_loss for record in history], "o-", color=BLUE, markersize=4, label="training")
     if history[0].val_loss is not None:
-        top.plot(epochs, [record.val_loss for record in history], "s--", color=ORANGE, label="validation")
+        top.plot(epochs, [record.val_loss for record in history], "s--", color=ORANGE, markersize=4, label=other)
     low.step(epochs, [record.lr for record in history], where="mid", color=BLACK)
-    for former, record in itertools.pairwise(history):
-        if record.lr < former.lr:
-            for ax in (top, low):
-                ax.axvline(record.epoch - 0.5, color=RED, linestyle=":", label="lr / 10" if ax is top else None)
+    drops = [record.epoch - 0.5 for former, record in itertools.pairwise(history) if record.lr < former.lr]
+    for ax in (top, low):
+        for i, drop in enumerate(drops):
+            ax.axvline(drop, color=RED, linestyle=":", label="lr / 10" if i == 0 else None)
     top.set(ylabel="mean loss")
     top.legend()
-    low.set(yscale="log", ylabel="learning rate", xlabel="epoch", xticks=epochs)
+    low.set(yscale="log", ylabel="learning rate", xlabel="epoch")
+    low.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     rates = sorted({record.lr for record in history})
     low.set_yticks(rates, [f"{rate:g}" for rate in rates])
     low.yaxis.set_minor_locator(NullLocator())
