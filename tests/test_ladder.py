@@ -92,7 +92,9 @@ def test_a_climb(device):
         assert timed.nbytes == step.traffic(device, m, n, k)
         assert timed.gflops == pytest.approx(2e-9 * m * n * k / timed.seconds)
         assert timed.intensity == pytest.approx(timed.flops / timed.nbytes)
-    assert "package" in ladder.table(steps)
+    rows = ladder.table(steps).splitlines()[1:]
+    assert "package" in rows[-1] and "x" not in rows[0]
+    assert f"{steps[2].seconds / steps[3].seconds:.2f}x" in rows[3]
 
 
 @pytest.mark.parametrize("fault", [lambda out: None, lambda out: clnn.program.fill(out, 0)], ids=["nothing", "zeros"])

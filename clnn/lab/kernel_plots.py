@@ -177,7 +177,8 @@ def ladder_bars(climbs: dict, ceilings: dict):
     for k, ((name, steps), color) in enumerate(zip(climbs.items(), COLORS)):
         x = np.arange(len(steps)) + (k - (len(climbs) - 1) / 2) * width
         drawn = ax.bar(x, [s.gflops for s in steps], width, label=name, color=color)
-        ax.bar_label(drawn, [f"{s.gflops:.3g}" for s in steps], padding=2, size=8)
+        words = ax.bar_label(drawn, [f"{s.gflops:.3g}" for s in steps], padding=2, size=8)
+        plt.setp(words, bbox={"facecolor": "white", "lw": 0, "pad": 0.5})  # over the line of a ceiling
         ax.axhline(ceilings[name], color=color, ls="--", lw=1)
     ax.plot([], [], "--", color="0.3", lw=1, label="the device's ceiling")
     names = [f"{s.number}\n{s.name}" for s in next(iter(climbs.values()))]
@@ -262,7 +263,7 @@ def ladder_step(number: int, steps: list[Timed], ceilings):
     step, lines = STEPS[number - 1], difference(STEPS[number - 1])
     if len(lines) > MOST_LINES:
         lines = [*lines[:MOST_LINES], (" ", f"... {len(lines) - MOST_LINES} more lines")]
-    height = 0.13 * len(lines) + 0.4
+    height = 0.155 * len(lines) + 0.4
     figure = plt.figure(figsize=(WIDTH, height + 3.3))
     text, below = figure.subfigures(2, 1, height_ratios=(height, 3.3))
     _source(text.add_subplot(), lines)
@@ -291,7 +292,7 @@ def _source(ax, lines: list[tuple[str, str]]) -> None:
         if color:
             ax.add_patch(Rectangle((0, y), 1, 1, facecolor=color, lw=0))
         code = f"{mark} {line}".expandtabs(4).replace("$", r"\$")
-        ax.text(0.005, y + 0.5, code, va="center", size=6.4, family="monospace")
+        ax.text(0.005, y + 0.5, code, va="center", size=7.8, family="monospace")
 
 
 def side_by_side(names, panels: dict, fmt: str = "{:,.3g}"):
@@ -330,7 +331,7 @@ def lost_update():
 
 def unfolding(size: int = 4, window: int = 2):
     """im2col for one small picture: each window becomes a column, so that a product with the filters computes all."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.5), width_ratios=(1, 2.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8), width_ratios=(1, 2.2))
     picture = np.arange(size * size).reshape(size, size)
     count = size - window + 1
     places = [(i, j) for i in range(count) for j in range(count)]
@@ -350,4 +351,5 @@ def unfolding(size: int = 4, window: int = 2):
                 color = "#D9E8C8"
             _square(ax, j, high - 1 - i, color, str(value), width=1, height=1)
         ax.set(xlim=(-0.1, wide + 0.1), ylim=(-0.1, high + 0.1), aspect="equal")
+    figure.supxlabel("blue: the first window; orange: the second; green: pixels of both", size=9)
     return figure

@@ -311,12 +311,15 @@ def load(folder: Path | str) -> list[Record]:
 
 
 def table(steps: list[Timed]) -> str:
-    """The climb as text. MB (10^6 bytes) and FLOP a byte count what the work-items ask memory for."""
-    lines = [f"{'step':12} {'ms':>9} {'GFLOP/s':>9} {'MB':>7} {'FLOP/byte':>10}"]
-    lines += [
-        f"{s.number} {s.name:10} {s.seconds * 1e3:9.2f} {s.gflops:9.2f} {s.nbytes / 1e6:7,.0f} {s.intensity:10.2f}"
-        for s in steps
-    ]
+    """The climb as text. The gain is over the step before; MB (10^6 bytes) and FLOP a byte count what the work-items
+    ask memory for."""
+    lines = [f"{'step':12} {'ms':>9} {'GFLOP/s':>9} {'gain':>7} {'MB':>7} {'FLOP/byte':>10}"]
+    for before, s in zip([None, *steps], steps):
+        gain = f"{before.seconds / s.seconds:.2f}x" if before else ""
+        lines.append(
+            f"{s.number} {s.name:10} {s.seconds * 1e3:9.2f} {s.gflops:9.2f} {gain:>7} {s.nbytes / 1e6:7,.0f} "
+            f"{s.intensity:10.2f}"
+        )
     return "\n".join(lines)
 
 
