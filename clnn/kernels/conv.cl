@@ -127,13 +127,16 @@ __kernel void turn_filters(
     __global const REAL *w, __global REAL *out, int JH, int JW, int step_y, int step_x, GEOMETRY)
 {
     int i = get_global_id(0), per_group = C / groups, filters = F / groups;
-    if (i >= C * sy * sx * filters * JH * JW) return;
-    int jx = i % JW, jy = i / JW % JH, f = i / (JW * JH) % filters, plane = i / (JW * JH * filters);
+    if (i >= C * sy * sx * filters) return;
+    int f = i % filters, plane = i / filters;
     int rx = plane % sx, ry = plane / sx % sy, c = plane / (sx * sy) % per_group, group = plane / (sx * sy * per_group);
-    int y = (JH - 1 - jy) * step_y + ry, x = (JW - 1 - jx) * step_x + rx;
-    bool is_tap = y % dy == 0 && x % dx == 0 && y / dy < KH && x / dx < KW;
-    int tap = (((group * filters + f) * per_group + c) * KH + y / dy) * KW + x / dx;
-    out[i] = is_tap ? w[tap] : 0;
+    w += ((size_t)(group * filters + f) * per_group + c) * KH * KW;
+    out += (size_t)i * JH * JW;
+    for (int jy = JH - 1, y = ry; jy >= 0; jy--, y += step_y)
+        for (int jx = JW - 1, x = rx; jx >= 0; jx--, x += step_x) {
+            bool is_tap = y % dy == 0 && x % dx == 0 && y / dy < KH && x / dx < KW;
+            out[jy * JW + jx] = is_tap ? w[y / dy * KW + x / dx] : 0;
+        }
 }
 
 // image[N][C][H][W] from its interleaved parts[N][C][sy][sx][PH][PW], which begin at the first pixels inside; each

@@ -3,6 +3,7 @@ is computed. Each comes in three forms: ``*_plain`` spells out the definition, `
 CPUs, ``*_unfolded`` (conv.cl and gemm.cl) for all other devices and for what the tiles are not made for.
 """
 
+import math
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from .gemm import accumulators, columns, multiply_panels, operands, tile_cost, v
 from .reduce import reduce_axes, reduce_run
 
 PACK = (32, 1, 1)  # work-group of the packing kernels
+SHARE_BYTES = 512 * 2**10  # half of what the second cache of a core often holds
 PANEL_BYTES = 16 * 2**20  # the unfolded images of one pass: bounds the memory, and stays near the cache
 
 
@@ -278,9 +280,10 @@ def backward_data(device, g, w, geo, out=None):
 def backward_data_turned(device, g, w, geo, out=None):
     """The gradient by the image: a convolution of g with the turned filters; with a stride its results interleaved."""
     back, strided = geo.transposed(), (geo.sy, geo.sx) != (1, 1)
-    turned = empty(device, (back.F, geo.F // geo.groups, back.KH, back.KW), w.dtype)
+    filters = geo.F // geo.groups
+    turned = empty(device, (back.F, filters, back.KH, back.KW), w.dtype)
     taps = (back.KH, back.KW, geo.sy * back.dy, geo.sx * back.dx)
-    geo.launch(device, "turn_filters", w.dtype, (turned.size,), (64,), w, turned, *taps)
+    geo.launch(device, "turn_filters", w.dtype, (back.F * filters,), (64,), w, turned, *taps)
     parts = forward(device, g, turned, None, back, None if strided else out)
     if not strided:
         return parts
@@ -327,7 +330,8 @@ def backward_weight_unfolded(device, x, g, geo, out):
 
 
 def backward_weight_tiles(device, x, g, geo, out, winner=None):
-    """The gradient by the filters, a row of taps at a time; the images are shared out so that all cores work.
+    """The gradient by the filters, a row of taps at a time. The images are shared out so that all cores work, and a
+    share's gradients stay in a core's cache from one row of taps to the next.
 
     With ``winner``, g is the gradient of max pooled results and ``winner`` the place of each in its plane.
     """
@@ -344,7 +348,8 @@ def backward_weight_tiles(device, x, g, geo, out, winner=None):
         launch(device, pack, (blocks, count * groups), (1, 1), g, winner, packed, filters, positions, windows)
     rows = padded_rows(device, x, geo, tiles, tile=1)
     strips = geo.C // groups * geo.KH
-    parts = min(count, -(-4 * device.cores // (strips * blocks * groups)))
+    busy, cached = 4 * device.cores / (strips * blocks * groups), packed.nbytes / (blocks * groups * SHARE_BYTES)
+    parts = min(count, math.ceil(max(busy, cached)))
     share = -(-count // parts)
     parts = -(-count // share)
     result = out if parts == 1 else empty(device, (parts, out.size), out.dtype)
