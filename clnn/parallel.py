@@ -2,7 +2,8 @@
 
 After Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks", 2012, whose
 two towers lie on two GPUs. Here they lie on any devices, or on the parts of one (``Device.split``), between which
-nothing waits for the host.
+nothing waits for the host. Two parts have no more cores than the whole and are no faster; PoCL, moreover, runs the
+kernels of each part on all cores.
 """
 
 from collections.abc import Sequence

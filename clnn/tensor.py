@@ -8,6 +8,7 @@ The operations stand in ``clnn.ops`` and attach themselves to ``Tensor`` as meth
 """
 
 import contextlib
+import itertools
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from .errors import DeviceError, DTypeError, GraphError, ShapeError
 
 DTYPES = tuple(np.dtype(t) for t in (np.float32, np.float64, np.int32, np.bool_))
 _recording = True
+_count = itertools.count()  # of all that is recorded
 
 
 @contextlib.contextmanager
@@ -225,7 +227,7 @@ class Function:
         output = Tensor(self.forward(*[t.array for t in inputs]), self.device)  # forward may have changed the device
         if True in self.needs:
             output.requires_grad = True
-            output.node = self
+            output.node, self.recorded = self, next(_count)
         return output
 
     def forward(self, *arrays):
@@ -244,9 +246,10 @@ class Function:
 
 
 def _walk_back(root: Tensor, gradient) -> None:
-    """Send the gradient from the root along the tape, each function once, after all that used its result."""
+    """Send the gradient from the root along the tape, each function once, the last recorded first: what was asked of
+    several devices in turn goes back in turn, so that none waits while another works through all of its part."""
     waiting = {id(root): gradient}
-    order = tape_behind(root)
+    order = sorted(tape_behind(root), key=lambda t: -1 if t.node is None else t.node.recorded)
     while order:  # popped, so that each result's memory goes back as soon as it is done with
         t = order.pop()
         grad = waiting.pop(id(t), None)

@@ -90,6 +90,25 @@ def test_towers_and_the_net_in_one_piece_agree(device, halves):
         assert_close(array, whole.state_dict()[name], 1e-5, name)
 
 
+def test_the_way_back_goes_through_all_towers_of_a_stage_before_an_exchange(halves):
+    """Else each tower would wait until the other has worked through its stage."""
+    clnn.manual_seed(1)
+    stages = [[nn.Sequential(nn.Linear(n, 4), nn.Tanh()) for _ in halves] for n in (4, 8, 8, 8)]
+    net = parallel.Towers(stages, halves)
+    with clnn.use_device(halves[0]):
+        loss = net(clnn.tensor(numbers(generator(2), 5, 4))).sum()
+        with clnn.profile() as p:
+            loss.backward()
+    moments = [[]]  # the devices that compute between one exchange and the next
+    for launch in p.launches:
+        if launch.kernel == "copy across":
+            moments.append([])
+        elif launch.family == "gemm":
+            moments[-1].append(launch.device)
+    at_work = [set(found) for found in moments if found]
+    assert at_work == [set(halves)] * len(stages)
+
+
 def test_what_does_not_fit(device):
     with pytest.raises(ShapeError, match="stage 0 has 1 modules for 2 devices"):
         parallel.Towers([[nn.ReLU()]], [device, device])
