@@ -13,7 +13,7 @@ import clnn
 from clnn import bench
 from clnn import modules as nn
 from clnn.__main__ import main
-from clnn.bench import peers, reference, report, suites, timing
+from clnn.bench import agreement, peers, reference, report, suites, timing
 from clnn.ceilings import Ceilings
 from clnn.errors import BenchmarkError
 
@@ -178,6 +178,36 @@ def test_missing_peers(device, monkeypatch):
     found = peers.find_peers(device, list(peers.PEERS), notes.append)
     assert [peer.name for peer in found] == ["clnn", "numpy"]
     assert [note.split(":")[0] for note in notes] == ["without torch", "without clblast", "without tinygrad"]
+
+
+def test_alexnet_agrees_with_pytorch(device):
+    """From the same weights, where both select the same in ReLUs and pooling. Runs where PyTorch is: .venv-bench."""
+    pytest.importorskip("torch", reason="PyTorch is not here: `make bench` installs it in .venv-bench")
+    found = agreement.compare("he", 1, batch=4)
+    assert found["logits"] < 1e-4 and found["same: gradients"] < 1e-4 and found["same: step"] < 1e-4, found
+    assert found["flips"] < 20
+    if found["flips"] == 0:
+        assert found["gradients"] < 1e-4 and found["step"] < 1e-4, found
+
+
+def test_agreement_finds_selections_and_differences(device):
+    """One step of AlexNet leaves ten selections, of the sizes of its maps; a fault in one tensor shows."""
+    net = agreement.alexnet("he", 3)
+    x = numbers(generator(4), 1, 3, 227, 227).astype(np.float32)
+    results, chosen = agreement._clnn_step(net, x, np.array([5]))
+    sizes = [(96, 55), (96, 27), (256, 27), (256, 13), (384, 13), (384, 13), (256, 13), (256, 6)]
+    assert [c.shape for c in chosen] == [(1, maps, side, side) for maps, side in sizes] + [(1, 4096)] * 2
+    assert [c.dtype.kind for c in chosen] == list("bibibbbibb")
+    wrong = {**results, "gradient of 4.bias": 1.5 * results["gradient of 4.bias"]}
+    assert agreement._apart(wrong, results, "gradient") == pytest.approx(0.5)
+    assert agreement._apart(wrong, results, "logits") == 0
+    assert agreement._flips(chosen, [~chosen[0], *chosen[1:]]) == chosen[0].size
+
+
+def test_agreement_without_pytorch(run_python):
+    code = "import sys; sys.modules['torch'] = None\nfrom clnn.bench.agreement import main\nmain()"
+    result = run_python("-c", code)
+    assert result.returncode == 2 and "`make bench` installs PyTorch in .venv-bench" in result.stderr
 
 
 def test_medians_and_ratios():
