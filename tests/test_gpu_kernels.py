@@ -1,13 +1,16 @@
 """The kernel exercises of notebook 05: solutions are accepted, wrong kernels refused with words on their fault."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clnn.lab import check, kernel_check, simulator
+from clnn.lab.kernel import Cell
 
-SOLUTIONS = runpy.run_path(str(Path(__file__).parents[1] / "course" / "solutions" / "05_gpu_kernels.py"))
+SOLUTIONS_FILE = Path(__file__).parents[1] / "course" / "solutions" / "05_gpu_kernels.py"
+SOLUTIONS = runpy.run_path(str(SOLUTIONS_FILE))
 BARRIER = "barrier(CLK_LOCAL_MEM_FENCE);\n"
 RACE = "Two work-items race"
 
@@ -89,6 +92,7 @@ WRONG = {
         "reads past the end": ("i < n ? x[i] : 0", "x[i]", "reads element 130 of `x`"),
         "all of them write": ("if (me == 0) sums", "sums", RACE),
         "one half left out": ("step > 0", "step > 1", "One half of each group is left out"),
+        "loop without end": ("step /= 2", "step", "is there a loop that does not end?"),
     },
     "tiled_gemm": {
         "second barrier missing": (f"right[k][tx];\n        {BARRIER}", "right[k][tx];\n", RACE),
@@ -96,8 +100,36 @@ WRONG = {
         "rest of K dropped": ("k0 < K; k0 += 16", "k0 + 16 <= K; k0 += 16", "last, shorter tile along K"),
         "right on squares only": ("b[(k0 + ty) * N + j]", "b[(k0 + ty) * K + j]", "It is right with"),
         "missing guard": ("if (i < M && j < N) c", "c", "writes past the end of `c`"),
+        "b by its rows": ("b[(k0 + ty) * N + j]", "b[j * K + k0 + ty]", "as if it were stored column after column"),
     },
 }  # fmt: skip
+# Faults that do not show: exercise, fault, sizes on which its result is right, and what makes the input symmetric.
+HIDDEN_BY_SYMMETRY = [
+    ("row_sum", "index exchanged", (64, 64), {"x": lambda x: x + x.T}),
+    ("transpose", "tile not turned", (16, 16), {"x": lambda x: x + x.T}),
+    ("tiled_gemm", "b by its rows", (32, 32, 32), {"b": lambda b: b + b.T}),
+    ("conv1d", "filter turned round", (128,), {"w": lambda w: w + w[::-1]}),
+]
+HIDDEN_BY_FULL_TILES = [
+    ("add", "missing guard", (64,), {}),
+    ("row_sum", "right on squares only", (64, 64), {}),
+    ("max_pool", "right on even widths only", (8, 6), {}),
+    ("row_softmax", "right on squares only", (64, 64), {}),
+    ("transpose", "right on squares only", (32, 32), {}),
+    ("group_sum", "reads past the end", (128,), {}),
+    ("tiled_gemm", "rest of K dropped", (32, 16, 48), {}),
+    ("tiled_gemm", "right on squares only", (32, 32, 32), {}),
+]
+KINDS = {
+    "missing barrier": [
+        (n, f) for n in WRONG for f in WRONG[n] if f.endswith("barrier missing") or f == "missing barrier"
+    ],
+    "missing guard": [(n, f) for n in WRONG for f in WRONG[n] if "guard" in f],
+    "hidden by symmetry": [(n, f) for n, f, *_ in HIDDEN_BY_SYMMETRY],
+    "wrong on ragged sizes only": [(n, f) for n, f, *_ in HIDDEN_BY_FULL_TILES],
+    "wrong gradient": [(n, f) for n in WRONG for f in WRONG[n] if "gradient" in f and "guard" not in f],
+    "loop without end": [(n, f) for n in WRONG for f in WRONG[n] if f == "loop without end"],
+}
 pytestmark = pytest.mark.skipif(not simulator.is_installed(), reason="no Oclgrind: pip install 'clnn[oclgrind]'")
 
 
@@ -111,7 +143,7 @@ def test_solution_and_skeleton(name):
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_kernels_are_refused(name, monkeypatch, capsys):
-    """Prints the table exercise, fault, verdict."""
+    """Prints the table exercise, fault, kinds of fault, verdict."""
     monkeypatch.setattr(kernel_check._sandbox, "seconds", 5)
     lines = [""]
     for fault, (right, wrong, words) in WRONG[name].items():
@@ -119,7 +151,9 @@ def test_wrong_kernels_are_refused(name, monkeypatch, capsys):
         result = check(name, SOLUTIONS[name].replace(right, wrong))
         assert not result.right and result.done, f"{name} with {fault} was accepted"
         assert words in result.message, f"{name} with {fault}: {result.message}"
-        lines.append(f"{name:12}{fault:32}refused: {result.message.splitlines()[0][:100]}")
+        said = next(line for line in result.message.splitlines() if words in line)
+        kinds = ", ".join(kind for kind, faults in KINDS.items() if (name, fault) in faults)
+        lines.append(f"{name:12}{fault:31}{kinds:44}refused: {said[:100]}")
     with capsys.disabled():
         print("\n".join(lines))
 
@@ -127,3 +161,45 @@ def test_wrong_kernels_are_refused(name, monkeypatch, capsys):
 def test_every_exercise_has_three_wrong_kernels_or_more():
     assert set(WRONG) == {name for name in SOLUTIONS if not name.startswith("_")}
     assert all(len(faults) >= 3 for faults in WRONG.values())
+
+
+def test_every_kind_of_fault_is_there():
+    known = {(name, fault) for name, faults in WRONG.items() for fault in faults}
+    for kind, faults in KINDS.items():
+        assert faults and set(faults) <= known, kind
+    assert len(KINDS["missing barrier"]) >= 5 and len(KINDS["missing guard"]) >= 8
+
+
+@pytest.mark.parametrize(("name", "fault", "sizes", "made"), HIDDEN_BY_SYMMETRY + HIDDEN_BY_FULL_TILES)
+def test_hidden_faults_are_hidden(name, fault, sizes, made):
+    """On such an input the wrong kernel's result is right, so that only the check's other cases can tell."""
+    right, wrong, _ = WRONG[name][fault]
+    (task,) = kernel_check.find_exercise(name).tasks
+
+    def inputs(rng, *sizes):
+        values = task.inputs(rng, *sizes)
+        return values | {key: change(values[key]) for key, change in made.items()}
+
+    case = kernel_check.Case.of(replace(task, inputs=inputs), sizes)
+    cell = Cell(SOLUTIONS[name].replace(right, wrong))
+    assert kernel_check._try(cell.kernels[name], case).close(case.want)
+
+
+SOLVE = """
+import runpy, sys
+import clnn
+from clnn.lab import check
+assert clnn.device().kind == "simulator"
+for name, answer in runpy.run_path(sys.argv[1]).items():
+    if not name.startswith("_"):
+        result = check(name, answer)
+        print(name, result.right, result.message)
+"""
+
+
+def test_solutions_are_right_in_the_simulator(run_python):
+    """With Oclgrind as the device in use, whose cores are no processor's."""
+    done = run_python("-c", SOLVE, str(SOLUTIONS_FILE), CLNN_DEVICE="oclgrind")
+    assert done.returncode == 0, done.stderr
+    verdicts = [line.split()[:2] for line in done.stdout.splitlines()]
+    assert verdicts == [[name, "True"] for name in WRONG], done.stdout

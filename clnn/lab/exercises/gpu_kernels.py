@@ -315,6 +315,7 @@ kernel_exercise(
                 lambda a, b, K: a[:, : K // 16 * 16] @ b[: K // 16 * 16]
             ),
             "Only the first tile along K is added up.": lambda a, b: a[:, :16] @ b[:16],
+            "b is read as if it were stored column after column.": lambda a, b, N, K: a @ b.reshape(N, K).T,
         },
         flops=lambda M, N, K: 2 * M * N * K,
         tolerance=1e-4,
