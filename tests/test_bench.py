@@ -28,7 +28,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench, "QUICK", QUICK)
 
 
-@pytest.mark.parametrize("suite", ["vector_add", "gemm", "conv", "lenet", "cifar", "xor"])
+@pytest.mark.parametrize("suite", ["vector_add", "gemm", "conv", "lenet", "cifar", "cifar_quick", "xor"])
 def test_suites(device, quick, suite):
     """Each suite's small form: every row's result was right, or there would be a fault in its place."""
     found, faults = bench.benchmark([suite], ["numpy"], quick=True)

@@ -18,7 +18,8 @@ from .timing import Case
 
 @dataclass(frozen=True)
 class Net:
-    """A net to measure: its images' shape, the batches that are timed, the usual one of them, one for quick runs."""
+    """A net to measure: its images' shape, the batches that are timed, the usual one of them, one for quick runs, and
+    whether its layers are measured one by one, too."""
 
     title: str
     make: Callable
@@ -26,13 +27,16 @@ class Net:
     batches: tuple[int, ...]
     usual: int
     quick: int
+    layers: bool = True
 
 
 NETS = {
     "lenet": Net("LeNet", models.lenet, (1, 28, 28), (1, 10, 100, 1000), 100, 4),
     "cifar": Net("CIFAR 18%", models.cifar18, (3, 32, 32), (1, 16, 128), 128, 2),
+    "cifar_quick": Net("CIFAR quick", models.cifar_quick, (3, 32, 32), (100,), 100, 2, layers=False),
     "alexnet": Net("AlexNet", models.alexnet, (3, 227, 227), (1, 4, 16), 16, 1),
 }
+LAYERED = [name for name, net in NETS.items() if net.layers]
 
 
 def random(*shape) -> np.ndarray:
@@ -100,7 +104,7 @@ def gemm(quick: bool) -> Iterator[Case]:
     """Square matrices, then the linear layers of the nets at their batch: forward and both gradients."""
     for n in (64, 128) if quick else (128, 256, 512, 1024, 2048):
         yield product(f"{n} x {n} x {n}", n, n, n, series="gemm", size=n, for_slow_peers=True)
-    for name in ("lenet",) if quick else NETS:
+    for name in ("lenet",) if quick else LAYERED:
         rows = NETS[name].quick if quick else NETS[name].usual
         for i, layer in enumerate(layers(name)[1], 1):
             n, k = layer.weight
@@ -128,7 +132,7 @@ def product(name, m, n, k, ta=False, tb=False, **options) -> Case:
 
 def conv(quick: bool) -> Iterator[Case]:
     """Every convolution of the nets at their batch: forward and both gradients."""
-    for name in ("lenet",) if quick else NETS:
+    for name in ("lenet",) if quick else LAYERED:
         batch = NETS[name].quick if quick else NETS[name].usual
         for i, layer in enumerate(layers(name)[0], 1):
             for direction in ("forward", "backward data", "backward weight"):
