@@ -128,7 +128,7 @@ def test_device_lanes_has_a_lane_for_each_device(device):
     layers = [nn.Linear(5, 4).to(d) for d in devices]
     runs = {}
     for name, used in (("one", devices[:1]), ("all", devices)):
-        with plots.profile_of(used) as runs[name]:
+        with clnn.profile() as runs[name]:
             for layer in layers[: len(used)]:
                 layer(clnn.ones(3, 5, device=layer.weight.device))
     figure = plots.device_lanes(runs, {"gemm": "products"})

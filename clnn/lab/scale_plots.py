@@ -10,7 +10,6 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from ..profiler import profile
 from .plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SIGNED, SKY, WIDTH, YELLOW, _bare, _signed
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK)
@@ -157,11 +156,6 @@ def rate_steps(history, other: str = "validation"):
     for ax in (top, low):
         ax.grid(alpha=0.3)
     return figure
-
-
-def profile_of(devices):
-    """``clnn.profile()``, which tells devices apart by itself."""
-    return profile()
 
 
 def device_lanes(profiles: dict, kinds: dict):
