@@ -188,8 +188,9 @@ def whole_net(name: str, task: str, batch: int, **options) -> Case:
         problem = Problem(net, state, random(batch, *NETS[name].image), labels)
         return (problem,), lambda: expected(problem, task)
 
+    series = f"{name} {task}" if len(NETS[name].batches) > 1 else ""
     return Case(
-        name, f"{task}, batch {batch}", task, make, "images/s", f"{name} {task}", batch,
+        name, f"{task}, batch {batch}", task, make, "images/s", series, batch,
         flops=2 * multiply_adds(name, task) * batch, images=batch, **options,
     )  # fmt: skip
 
