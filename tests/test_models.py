@@ -75,6 +75,30 @@ def test_alexnet():
     assert clnn.summary(net, (1, 3, 227, 227)).multiply_adds == 724_406_816
 
 
+@pytest.mark.parametrize("towers", [False, True])
+def test_alexnet_trains_on_128_images_within_4_gb(device, run_python, towers):
+    """A step with dropout and momentum in a process of its own: what the pool holds, and the optimiser's blocks."""
+    if device.memory < 8e9 or device.kind == "simulator":
+        pytest.skip("this device has little memory or no speed")
+    code = f"""
+import numpy as np, clnn
+from clnn import modules as nn
+device = clnn.device()
+net = clnn.parallel.alexnet_towers([device] * 2) if {towers} else clnn.models.alexnet()
+optimizer = clnn.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+images = np.random.default_rng(0).standard_normal((128, 3, 227, 227), np.float32)
+loss = nn.CrossEntropyLoss()(net(clnn.tensor(images)), clnn.tensor(np.arange(128)))
+loss.backward()
+optimizer.step()
+blocks = 3 * 4 * sum(p.size for p in net.parameters())
+print(device.pool.managed_bytes + blocks, loss.item())
+"""
+    result = run_python("-c", code, CLNN_DEVICE=str(clnn.devices().index(device)))
+    assert result.returncode == 0, result.stderr
+    held, loss = map(float, result.stdout.split())
+    assert 1.5e9 < held < 4e9 and 4 < loss < 10
+
+
 def test_alexnet_in_one_tower():
     assert count(models.alexnet(groups=1)) == 62_378_344
 
