@@ -1,12 +1,16 @@
 """``%%kernel`` in a shell of IPython."""
 
 import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from test_kernel_check import needs_oclgrind, quick  # noqa: F401 - a fixture
 
 import clnn
+from clnn import modules as nn
 from clnn import program
 
 pytest.importorskip("IPython")
@@ -132,6 +136,52 @@ def test_install(run):
     assert y.numpy().tolist() == [7, 7] and x.grad.numpy().tolist() == [8, 8]
     clnn.lab.restore()
     assert clnn.tensor([1.0, -1.0]).relu().numpy().tolist() == [1, 0]
+
+
+SOLUTIONS = Path(__file__).parents[1] / "course" / "solutions" / "05_gpu_kernels.py"
+MY_RELU = """__kernel void my_relu(__global const float *x, __global float *y, int n)
+{
+    int i = get_global_id(0);
+    if (i < n) y[i] = x[i] > 0 ? x[i] : 0;
+}
+"""
+
+
+def train_lenet():
+    """LeNet with ReLU after five epochs on small digits: right answers on others, weights, names of the kernels."""
+    images, labels = load_digits(return_X_y=True)
+    images = np.pad(np.kron(images.reshape(-1, 1, 8, 8), np.ones((3, 3))), ((0, 0), (0, 0), (2, 2), (2, 2)))
+    images = (images / 16).astype(np.float32)
+    clnn.manual_seed(3)
+    net = nn.Sequential(*(nn.ReLU() if isinstance(m, nn.Tanh) else m for m in clnn.models.lenet()))
+    optimizer = clnn.optim.SGD(net.parameters(), lr=0.1)
+    with clnn.profile() as p:
+        for first in 5 * list(range(0, 1000, 50)):
+            x, y = (clnn.tensor(a[first : first + 50]) for a in (images, labels))
+            optimizer.zero_grad()
+            nn.CrossEntropyLoss()(net(x), y).backward()
+            optimizer.step()
+    answers = net(clnn.tensor(images[1000:1500])).numpy().argmax(1)
+    return np.mean(answers == labels[1000:1500]), [w.numpy() for w in net.parameters()], {n.kernel for n in p.launches}
+
+
+def test_lenet_learns_as_well_with_a_student_s_kernels(run):
+    """And to the same bits as before once the package's are back."""
+    tiled_gemm = runpy.run_path(str(SOLUTIONS))["tiled_gemm"]
+    accuracy, weights, kernels = train_lenet()
+    assert accuracy > 0.9
+    for line, text in (("%%kernel --install relu", MY_RELU), ("%%kernel --install gemm", tiled_gemm)):
+        _, error = run(line, text)
+        assert not error
+    own_accuracy, own_weights, own_kernels = train_lenet()
+    assert {"my_relu", "tiled_gemm"} <= own_kernels - kernels
+    assert abs(own_accuracy - accuracy) <= 0.01
+    assert not all(map(np.array_equal, own_weights, weights))
+    clnn.lab.restore()
+    again, restored, usual = train_lenet()
+    assert again == accuracy and usual == kernels
+    for one, other in zip(restored, weights, strict=True):
+        np.testing.assert_array_equal(one.view(np.uint32), other.view(np.uint32))
 
 
 def test_a_name_says_which_kernel(run):
