@@ -86,7 +86,7 @@ def channels(before, after, title: str = ""):
         values = np.asarray(values, float)
         colours = np.where(np.arange(len(values)) == values.argmax(), ORANGE, BLUE)
         ax.bar(np.arange(len(values)), values, color=colours)
-        ax.set(ylabel=name)
+        ax.set(ylabel=f"response {name}")
         ax.margins(x=0.01)
     axes[1].set_xlabel("channel (the largest is orange)")
     axes[0].set_title(title)
@@ -113,7 +113,7 @@ def pooling_kinds(values, pooled: dict, gradients: dict):
     root = PowerNorm(0.5, 0, max(np.max(g) for g in gradients.values()))  # so that small gradients show
     for (above, below), (name, result) in zip(axes.T[1:], pooled.items()):
         shown = _bare(above, f"{name}: {result.shape[0]} x {result.shape[1]}").imshow(result, cmap=SIGNED, norm=norm)
-        back = _bare(below, f"{name}: gradient by the map").imshow(gradients[name], cmap="cividis", norm=root)
+        back = _bare(below, f"{name}: gradient that comes back").imshow(gradients[name], cmap="cividis", norm=root)
     figure.colorbar(shown, ax=axes[0].tolist(), label="response", pad=0.01)
     figure.colorbar(back, ax=axes[1].tolist(), label="gradient", pad=0.01)
     return figure
