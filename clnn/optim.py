@@ -10,7 +10,7 @@ import pyopencl.array
 from .errors import DTypeError, OptimizerError, StateDictError
 from .ops.reduce import reduce_run
 from .program import c_name, copy_into, empty, fill, kernel, launch, reshaped, round_up
-from .tensor import Tensor, same_device, zeros
+from .tensor import Tensor, zeros
 
 ADVICE = "give net.parameters()"
 
@@ -288,29 +288,45 @@ def _with_gradients(parameters) -> list[Tensor]:
 def clip_grad_norm_(parameters, max_norm: float) -> Tensor:
     """Shorten the gradients of these parameters, seen as one vector, to the length ``max_norm`` if it is longer.
 
-    Call it between backward and the optimiser's step. Returns the former length, a Tensor on the device: nothing waits
-    for it (Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013; PyTorch's
-    rule: the factor is max_norm / (length + 1e-6), at most 1). Raises DTypeError for gradients of two types.
+    Call it between backward and the optimiser's step. Returns the former length, a Tensor on the device (of several,
+    the first parameter's): nothing waits for it (Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent
+    neural networks", 2013; PyTorch's rule: the factor is max_norm / (length + 1e-6), at most 1). Raises DTypeError for
+    gradients of two types.
     """
-    chosen = _with_gradients(parameters)
+    chosen, homes = _with_gradients(parameters), {}
     if not chosen:
         return zeros(())
-    device, dtype = same_device(*chosen), chosen[0].dtype
-    if any(p.dtype != dtype for p in chosen):
+    if len({p.dtype for p in chosen}) > 1:
         raise DTypeError("clip_grad_norm_ takes gradients of one type: call it once for float32, once for float64")
-    kernels = [kernel(device, "optim", name, REAL=c_name(dtype)) for name in ("sum_squares", "shorten")]
-    counts = [-(-p.size // CLIP_CHUNK) for p in chosen]
+    for p in chosen:
+        homes.setdefault(p.device, []).append(p)
+    total, *others = [_sum_squares(device, same) for device, same in homes.items()]
+    for part in others:
+        total = total + part.to(total.device)
+    for device, same in homes.items():
+        _shorten(device, same, total.to(device), max_norm)
+    return total.sqrt()
+
+
+def _sum_squares(device, chosen: list[Tensor]) -> Tensor:
+    """The sum of the squares of all gradients of one device."""
+    dtype, counts = chosen[0].dtype, [-(-p.size // CLIP_CHUNK) for p in chosen]
+    knl = kernel(device, "optim", "sum_squares", REAL=c_name(dtype))
     sums, at = empty(device, (sum(counts),), dtype), 0
     for p, count in zip(chosen, counts, strict=True):
-        launch(device, kernels[0], (count,), (64,), p.grad.array, sums, p.size, CLIP_CHUNK, at, flops=2 * p.size)
+        launch(device, knl, (count,), (64,), p.grad.array, sums, p.size, CLIP_CHUNK, at, flops=2 * p.size)
         at += count
-    total = reduce_run(device, "sum", sums, 1, at, 1)
+    return Tensor(reshaped(reduce_run(device, "sum", sums, 1, at, 1), ()), device)
+
+
+def _shorten(device, chosen: list[Tensor], total: Tensor, max_norm: float) -> None:
+    """Shorten the gradients of one device, the sum of whose squares, and perhaps those of others, is ``total``."""
+    knl = kernel(device, "optim", "shorten", REAL=c_name(total.dtype))
     for p in chosen:
         own = p.grad.array is p._grad_slot  # any other array may be another tensor's gradient, too
-        out = p.grad.array if own else empty(device, p.shape, dtype)
-        launch(device, kernels[1], (p.size,), (256,), p.grad.array, out, total, p.size, max_norm, flops=p.size)
+        out = p.grad.array if own else empty(device, p.shape, p.dtype)
+        launch(device, knl, (p.size,), (256,), p.grad.array, out, total.array, p.size, max_norm, flops=p.size)
         p.grad = Tensor(out, device)
-    return Tensor(reshaped(total, ()), device).sqrt()
 
 
 def clip_grad_value_(parameters, clip_value: float) -> None:

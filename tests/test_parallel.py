@@ -109,6 +109,27 @@ def test_the_way_back_goes_through_all_towers_of_a_stage_before_an_exchange(halv
     assert at_work == [set(halves)] * len(stages)
 
 
+@pytest.mark.parametrize("limit", [0.05, 1e3])
+def test_gradients_of_two_devices_are_clipped_as_one_vector(device, halves, limit):
+    x, labels = data()
+    found = []
+    for devices in ([device, device], halves):
+        net = towers(devices)
+        with clnn.use_device(devices[0]):
+            nn.CrossEntropyLoss()(net(clnn.tensor(x)), clnn.tensor(labels)).backward()
+            grads = [p.grad.numpy().astype(np.float64) for p in net.parameters()]
+            length = np.sqrt(sum((g**2).sum() for g in grads))
+            assert 0.05 < length < 1e3
+            norm = optim.clip_grad_norm_(net.parameters(), limit)
+        assert norm.device is devices[0]
+        assert_close(norm.numpy(), length, 1e-6, "length")
+        for p, g in zip(net.parameters(), grads):
+            assert_close(p.grad.numpy(), g * min(1, limit / length), 1e-5, "gradient")
+        found.append([p.grad.numpy() for p in net.parameters()])
+    for one, two in zip(*found, strict=True):
+        assert_close(two, one, 1e-5, "on two devices")
+
+
 def test_what_does_not_fit(device):
     with pytest.raises(ShapeError, match="stage 0 has 1 modules for 2 devices"):
         parallel.Towers([[nn.ReLU()]], [device, device])
