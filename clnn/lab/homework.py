@@ -3,11 +3,16 @@
 An instructor writes a file ``grading.py`` with a list QUESTIONS; ``python -m clnn.lab.homework grading.py FILE``
 grades a student's .py or .ipynb. The submission runs in processes of its own with limits of time and memory. It gets
 the arguments of each case and nothing else: references, tolerances and seeds stay with the grader, and whatever the
-submission does (exit, crash, loop for ever, fork, print without end), the grader goes on with the next case.
+submission does (exit, crash, loop for ever, fork, print without end), the grader goes on with the next case. Its
+kernels run between guard zones. On Linux it can neither read the grader's files nor reach its process (``confine``).
 """
 
 import argparse
+import base64
+import contextlib
+import io
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -19,12 +24,22 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.download import cache_folder
 from ..errors import ClnnError
 from ..files import write_whole
+from . import confine
 from .check import Wrong, expect
 from .sandbox import PRINTED, Sandbox
 
 SIDE = "clnn.lab.submission"
+GUARDS = (0xFF, 0x7F, 0xFE)  # the bytes around arrays, in turn: of floats NaN, 3.4e38, -1.7e38, of ints -1, 2e9, -2e7
+OUTSIDE = (
+    " Around arrays on the device lie NaN, 3.4e38 or -1.7e38, and in them before they are set: "
+    "is something read from outside, or never written?"
+)
+MARGIN = "\n           "  # so that no message looks like a line of the report
+LARGEST = 2**28  # bytes of one result
+LONGEST = 1000  # characters of a message
 
 
 @dataclass(frozen=True)
@@ -79,11 +94,11 @@ class Report:
 
     def __str__(self):
         lines = [f"{self.submission}: {self.points:g} of {self.possible:g} points (seed {self.seed})"]
-        lines += [f"  in the file: {complaint}" for complaint in self.complaints]
+        lines += [f"  in the file: {complaint}".replace("\n", MARGIN) for complaint in self.complaints]
         for part in self.parts:
             mark = "right" if not part.message else "wrong"
             lines.append(f"  {mark}  {part.points:4.1f} of {part.possible:4.1f}  {part.question}, {part.name}")
-            lines += [f"           {line}" for line in part.message.splitlines()]
+            lines[-1] += "".join(MARGIN + line for line in part.message.splitlines())
         return "\n".join(lines)
 
 
@@ -99,7 +114,7 @@ def grade(
     if submission.suffix not in (".py", ".ipynb") or not submission.is_file():
         raise ClnnError(f"{submission} is no homework: expected a .py or .ipynb file that is there")
     report = Report(submission.name, secrets.randbelow(2**31) if seed is None else seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         with _Student(submission, Path(folder), report, seconds, megabytes) as student:
             for question in questions:
                 for number, part in enumerate(question.cases):
@@ -112,21 +127,21 @@ def grade(
 
 def _judge(question: Question, part: str, rng, student: "_Student") -> str:
     """What is wrong with the answers to one part; "" where nothing is."""
-    for _ in range(question.tries):
+    for number in range(question.tries):
         case = question.cases[part](rng)
         wants = question.reference(*case)
         wants = wants if isinstance(wants, tuple) else (wants,)
-        values, fault = student.answer(question.name, part, case)
+        values, fault = student.answer(question.name, part, case, GUARDS[number % len(GUARDS)])
         if fault:
             return fault
         if len(values) != len(wants):
             return f"{question.name}() returns {len(values)} values; expected: {len(wants)}"
-        try:
-            for i, (got, want) in enumerate(zip(values, wants), 1):
-                what = "the result" if len(wants) == 1 else f"value {i} of the result"
+        for i, (got, want) in enumerate(zip(values, wants), 1):
+            what = "the result" if len(wants) == 1 else f"value {i} of the result"
+            try:
                 expect(got, np.asarray(want), what, question.tolerance)
-        except Wrong as error:
-            return str(error)
+            except Wrong as error:
+                return f"{error}{'' if np.abs(got).max(initial=0) < 1e37 else OUTSIDE}"
     return ""
 
 
@@ -135,12 +150,15 @@ class _Student:
 
     def __init__(self, submission: Path, folder: Path, report: Report, seconds: float, megabytes: int):
         # A copy in a folder of its own: the way back to the grader's files is not in any path it is told.
-        self.home = folder / "homework"
-        self.home.mkdir()
-        self.path = shutil.copy(submission, self.home)
-        self.inputs, self.results = folder / "inputs.npz", folder / "results.npz"
-        self.report, self.loaded = report, False
-        self.sandbox = Sandbox(seconds, megabytes)
+        self.path = shutil.copy(submission, folder)
+        self.report, self.loaded, self.broken = report, False, ""
+        own = {"PWD": str(folder), "OLDPWD": str(folder), "PYTHONPATH": os.pathsep.join(_libraries())}
+        own |= dict.fromkeys(["TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"], str(folder / "tmp"))
+        (folder / "tmp").mkdir()
+        with contextlib.suppress(OSError):  # Windows may refuse links: data sets come from CLNN_DATA alone there
+            (folder / "tmp" / "clnn").symlink_to(cache_folder(""))
+        # One step for the sandbox, one for the work: who asks for more wants more time.
+        self.sandbox = Sandbox(seconds, megabytes, own, steps=2, folder=folder)
 
     def __enter__(self):
         return self
@@ -148,38 +166,68 @@ class _Student:
     def __exit__(self, *exception):
         self.sandbox.close()
 
-    def answer(self, name: str, part: str, case: tuple):
+    def answer(self, name: str, part: str, case: tuple, guard: int):
         """(arrays, "") or (None, what went wrong)."""
-        fault = "" if self.loaded else self._load()
-        if fault:
+        if not self.loaded and (fault := self._load()):
             return None, fault
-        self.results.unlink(missing_ok=True)
-        np.savez(self.inputs, *case)
-        outcome = self._call("answer", name=name, part=part, inputs=str(self.inputs), results=str(self.results))
+        file = io.BytesIO()
+        np.savez(file, *case)
+        inputs = base64.b64encode(file.getvalue()).decode()
+        outcome = self._call("answer", name=name, part=part, inputs=inputs, guard=guard)
         if outcome.failure:
             self.loaded = False
-            return None, outcome.words
-        if outcome.value:
-            return None, outcome.value[0]
+            return None, _plain(outcome.words)
         try:
-            with np.load(self.results, allow_pickle=False) as file:
-                return [file[key] for key in file.files], ""
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            return None, f"its result cannot be read ({error})"
+            complaint, results = outcome.value
+            if complaint:
+                return None, _plain(complaint)
+            return _arrays(base64.b64decode(results)), ""
+        except Exception as error:  # the submission may have answered anything
+            return None, f"its result cannot be read ({type(error).__name__})"
 
     def _load(self) -> str:
+        """Run the file, unless it did not come to its end before; why it cannot be run, else ""."""
+        if self.broken:
+            return self.broken
         outcome = self._call("load", path=self.path)
         if outcome.failure:
             complaints = [outcome.words.strip().splitlines()[-1]]
+            self.broken = f"the file cannot be run. {_plain(complaints[0])}"
         else:
-            self.loaded, complaints = True, outcome.value
+            complaints = outcome.value if isinstance(outcome.value, list) else []
+        self.loaded = not self.broken
+        complaints = [_plain(str(complaint)) for complaint in complaints[:20]]
         self.report.complaints += [c for c in complaints if c not in self.report.complaints]
-        return f"the file cannot be run. {complaints[0]}" if outcome.failure else ""
+        return self.broken
 
     def _call(self, what: str, **arguments):
         outcome = self.sandbox.call(f"{SIDE}:{what}", **arguments)
         self.report.printed = (self.report.printed + outcome.printed)[:PRINTED]
         return outcome
+
+
+def _libraries() -> list[str]:
+    """Where Python looks for modules, but not the folder where the grader was started."""
+    return [path for path in sys.path if path and Path(path).resolve() != Path.cwd()] + [str(Path(__file__).parents[2])]
+
+
+def _plain(words: str) -> str:
+    """A message of the submission, not too long and without what moves the cursor."""
+    words = "".join(c if c.isprintable() or c == "\n" else " " for c in words.strip())
+    return words if len(words) <= LONGEST else words[:LONGEST] + " ..."
+
+
+def _arrays(content: bytes) -> list[np.ndarray]:
+    """The arrays of numbers in a .npz file that nobody needs to trust."""
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file) as archive:
+        if sum(member.file_size for member in archive.infolist()) > LARGEST:
+            raise ValueError
+    with np.load(file, allow_pickle=False) as arrays:
+        found = [arrays[key] for key in arrays.files]
+    if any(array.dtype.kind not in "biuf" for array in found):
+        raise TypeError
+    return found
 
 
 def main(arguments=None) -> int:
@@ -194,12 +242,18 @@ def main(arguments=None) -> int:
     args = parser.parse_args(arguments)
     try:
         questions = questions_of(args.grading)
+        if confine.version() < 6:
+            print("homework: no lock here (Linux 6.12): submissions may read what you may read", file=sys.stderr)
+        stems = [submission.stem for submission in args.submission]
         for submission in args.submission:
             report = grade(questions, submission, args.seed, seconds=args.seconds, megabytes=args.megabytes)
             print(report)
             if args.json:
                 args.json.mkdir(parents=True, exist_ok=True)
-                write_whole(args.json / f"{submission.stem}.json", report.to_json().encode())
+                # Where two are called alike, as in a folder for each student, the path tells them apart.
+                parts = submission.with_suffix("").parts if stems.count(submission.stem) > 1 else [submission.stem]
+                name = "-".join(part.strip("/\\:") for part in parts).lstrip("-.")
+                write_whole(args.json / f"{name}.json", report.to_json().encode())
     except ClnnError as error:
         print(f"homework: {error}", file=sys.stderr)
         return 2

@@ -9,18 +9,23 @@ import contextlib
 import importlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 SECONDS = 10  # for each step of the work
 MEGABYTES = 4096
 PRINTED = 10_000  # characters kept of what the work prints
 START = 60  # seconds in which Python must have started and imported, on a busy machine too
+LONGEST = 2**27  # bytes of a reply
+MARK = "CLNN_SANDBOX"  # the variable by which what the work starts is found again
 COMMAND = "from clnn.lab.sandbox import serve; serve()"
 
 
@@ -42,13 +47,18 @@ class Outcome:
 class Sandbox:
     """A process that calls functions: ``Sandbox().call("module:function", x=1)``.
 
-    ``seconds`` limits each step of the work (see ``step``), ``megabytes`` its memory (Linux); ``environment`` adds
-    variables. The process starts at the first call, stays for the next one and ends with this one.
+    ``seconds`` limits each step of the work (see ``step``), ``steps`` their number, ``megabytes`` the memory (Linux);
+    ``environment`` adds variables, ``folder`` is where the process starts. It starts at the first call, stays for the
+    next one and ends with this one, and what it has started ends with it.
     """
 
-    def __init__(self, seconds: float = SECONDS, megabytes: int = MEGABYTES, environment: dict | None = None):
+    def __init__(
+        self, seconds: float = SECONDS, megabytes: int = MEGABYTES, environment: dict | None = None,
+        *, steps: int | None = None, folder: Path | None = None,
+    ):  # fmt: skip
         self.seconds, self.megabytes, self.environment = seconds, megabytes, environment or {}
-        self._process = self._printed = None
+        self.steps, self.folder = steps, folder
+        self._process = self._printed = self._mark = None
 
     def start(self) -> None:
         """Start the process, if none is there, without waiting for it."""
@@ -56,10 +66,12 @@ class Sandbox:
             return
         self.close()
         path = os.pathsep.join(filter(None, sys.path))
+        self._mark = f"{os.environ.get(MARK, '')}/{secrets.token_hex(16)}"  # of a sandbox in a sandbox: of both
         self._printed = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-c", COMMAND],
-            env=os.environ | {"PYTHONPATH": path} | self.environment,
+            env=os.environ | {"PYTHONPATH": path} | self.environment | {MARK: self._mark},
+            cwd=self.folder,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._printed,
             start_new_session=os.name == "posix",  # so that what it starts can be ended with it
         )  # fmt: skip
@@ -91,6 +103,9 @@ class Sandbox:
                 self._process.stdin.close()
             self._process.stdout.close()
             self._process.wait()
+            end = time.monotonic() + 5
+            while _end_marked(self._mark) and time.monotonic() < end:  # what has left the group, and what that starts
+                pass
             self._process = None
 
     def __enter__(self) -> "Sandbox":
@@ -114,12 +129,14 @@ class Sandbox:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.write(request.encode() + b"\n")
                 self._process.stdin.flush()
-            while line := self._process.stdout.readline():
+            count = 0
+            while (news := _read(self._process.stdout)) is not None:
                 timer.cancel()
-                news = json.loads(line)
                 if "step" not in news:
                     return news, False, at
-                at = news["step"]
+                at, count = news["step"], count + 1
+                if self.steps and count > self.steps:  # the work itself may say that it does
+                    break
                 timer = watch(self.seconds)
             return None, late.is_set(), at
         finally:
@@ -133,12 +150,39 @@ class Sandbox:
                 self._process.kill()
 
     def _lost(self, late: bool) -> dict:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            code = None
         self.close()
         if late:
             return {"failure": "time", "words": f"It did not end within {self.seconds:g} seconds and was stopped."}
+        if code is None:  # it talks nonsense, or has shut its mouth, and goes on
+            return {"failure": "crash", "words": "It disturbed the process that ran it and was stopped."}
         end = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return {"failure": "crash", "words": f"It ended the process that ran it ({end})."}
+
+
+def _read(pipe) -> dict | None:
+    """The next line, if it is a step or a reply; else, and at the end, None: the work can write there, too."""
+    try:
+        news = json.loads(pipe.readline(LONGEST))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(news, dict) or not (set(news) <= {"value", "failure", "words"} or set(news) == {"step"}):
+        return None
+    return news if all(isinstance(news[key], str) for key in set(news) - {"value"}) else None
+
+
+def _end_marked(mark: str) -> bool:
+    """End all processes that carry a mark; whether there were any (Linux)."""
+    found = False
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has just ended, or is of another user
+            if mark.encode() in file.read_bytes():
+                os.kill(int(file.parent.name), signal.SIGKILL)
+                found = True
+    return found
 
 
 # The other side
@@ -189,6 +233,6 @@ def _limit(megabytes: int) -> None:
     if sys.platform == "linux":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (megabytes * 2**20, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_DATA, (megabytes * 2**20, megabytes * 2**20))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**26, 2**26))  # an endless print must not fill the disk
