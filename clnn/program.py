@@ -22,7 +22,7 @@ from .errors import KernelCompileError
 
 FLOAT32 = np.dtype(np.float32)
 SCALARS = {
-    "int": np.int32, "uint": np.uint32, "long": np.int64, "ulong": np.uint64,
+    "uchar": np.uint8, "int": np.int32, "uint": np.uint32, "long": np.int64, "ulong": np.uint64,
     "float": np.float32, "double": np.float64, "int8": cl.cltypes.int8,
 }  # fmt: skip
 C_NAMES = {np.dtype(t): name for t, name in zip("fdi?", ("float", "double", "int", "uchar"), strict=True)}

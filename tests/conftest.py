@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import clnn
+from clnn.ops import gemm
 
 settings.register_profile(
     "clnn",
@@ -38,6 +39,12 @@ def form(request, device, monkeypatch):
     """The code for processors with vector registers, and that for all others, whatever this device is."""
     monkeypatch.setattr(device, "kind", request.param)
     return request.param
+
+
+@pytest.fixture
+def packed(monkeypatch):
+    """Small matrix products computed as large ones are, so that small tests reach that code."""
+    monkeypatch.setattr(gemm, "SMALL", 0)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import clnn
 from clnn.errors import DTypeError, ShapeError
 from clnn.ops import gemm, linear
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = pytest.mark.usefixtures("device", "packed")
 
 
 def stored(x, transposed):
@@ -153,6 +153,37 @@ def test_linear_of_ragged_sizes(form, rows, inputs, outputs, seed):
         lambda x, w, b: x @ w.T + b,
         numbers(rng, rows, inputs), numbers(rng, outputs, inputs), numbers(rng, outputs),
     )  # fmt: skip
+
+
+# name: the function and its derivative
+ACTIVATIONS = {
+    None: (lambda v: v, np.ones_like),
+    "relu": (lambda v: np.maximum(v, 0), lambda v: v > 0),
+    "tanh": (np.tanh, lambda v: 1 - np.tanh(v) ** 2),
+}
+
+
+@given(rows=sides, inputs=sides, outputs=sides, activation=st.sampled_from(list(ACTIVATIONS)), seed=seeds)
+@settings(max_examples=25)
+def test_products_too_small_to_pack(form, monkeypatch, rows, inputs, outputs, activation, seed):
+    """The plain kernel in place of the fast one, up to its limit and no farther."""
+    monkeypatch.setattr(gemm, "SMALL", rows * inputs * outputs)
+    rng, (function, derivative) = generator(seed), ACTIVATIONS[activation]
+    x, w, b, slopes = [numbers(rng, *size) for size in ((rows, inputs), (outputs, inputs), (outputs,), (rows, outputs))]
+    t = [clnn.tensor(v, requires_grad=True) for v in (x, w, b)]
+    with clnn.profile() as p:
+        y = linear(*t, activation)
+        y.backward(clnn.tensor(slopes))
+    assert {row.kernel for row in p.rows if row.family == "gemm"} == {"gemm_plain"}
+    assert_close(y.numpy(), function(x @ w.T + b), LIMIT32, "value")
+    inner = slopes * derivative(x @ w.T + b)
+    for tensor, want in zip(t, (inner @ w, inner.T @ x, inner.sum(0)), strict=True):
+        assert_close(tensor.grad.numpy(), want, 1e-3, "gradient")  # 1 - tanh^2 loses digits where it is small
+    monkeypatch.setattr(gemm, "SMALL", gemm.SMALL - 1)
+    with clnn.profile() as p:
+        y = linear(*t, activation)
+    assert "gemm_plain" not in {row.kernel for row in p.rows}
+    assert_close(y.numpy(), function(x @ w.T + b), LIMIT32, "packed")
 
 
 def test_types_mix():

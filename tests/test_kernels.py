@@ -118,10 +118,9 @@ def elementwise(rng):
 
 
 def gemm_(rng):
-    a, b = numbers(rng, 5, 7), numbers(rng, 7, 19)
-    check(operator.matmul, np.matmul, a, b)
-    plain = gemm.gemm_plain(clnn.device(), clnn.tensor(a).array, clnn.tensor(b).array, 5, 19, 7)
-    assert_close(plain.get()[0], a @ b, 1e-5, "plain")
+    for m, n, k in ((5, 7, 19), (9, 31, 33)):  # one too small to be packed, one not
+        assert (m * n * k > gemm.SMALL) == (m > 5)
+        check(operator.matmul, np.matmul, numbers(rng, m, k), numbers(rng, k, n))
 
 
 def hinge(rng):
@@ -205,6 +204,7 @@ def softmax(rng):
     check(ops.log_softmax, lambda v: special.log_softmax(v, 1), x)
     check(ops.cross_entropy, lambda v, y: -special.log_softmax(v, 1)[range(4), y].mean(), x, labels)
     p, t = rng.uniform(0.1, 0.9, (2, 7)).astype(np.float32).astype(float)
+    check(ops.mse_loss, lambda v, w: ((v - w) ** 2).mean(), p, t)
     check(lambda v: ops.binary_cross_entropy(v, t), lambda v: -(t * np.log(v) + (1 - t) * np.log(1 - v)).mean(), p)
 
 

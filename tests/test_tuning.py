@@ -17,6 +17,8 @@ from clnn.program import fill
 
 FAMILY, KEY, ALLOWED = "gemm_panels", ("float", 3, 4, 5, 1, "NN"), [{"ROWS": 2}, {"ROWS": 3}]
 
+pytestmark = pytest.mark.usefixtures("packed")
+
 
 @pytest.fixture(autouse=True)
 def table(device, tmp_path, monkeypatch):

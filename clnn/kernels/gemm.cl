@@ -1,7 +1,8 @@
 // Matrix product C = A B (+ bias), for float and, with -DREAL=double, for double. With -DACTIVATION=TANH, RELU or
-// SIGMOID gemm_panels and gemm_groups apply that function to what they store.
+// SIGMOID that function is applied to what is stored.
 //
-//   gemm_plain    one work-item, one element of C: the definition, for reading and for checking the others
+//   gemm_plain    one work-item, one element of C: the definition, for reading, for checking the others, and for
+//                 products so small that copying B would take longer
 //   gemm_pack     copies B into panels of COLUMNS columns, so that the inner loop below reads memory in order
 //   gemm_panels   for CPUs: one work-item, one tile of ROWS x 2 V elements of C, held in registers
 //   gemm_groups   for GPUs: one work-group, one tile of ROWS x 64 elements, its operands in local memory
@@ -35,14 +36,14 @@
 __kernel void gemm_plain(
     __global const REAL *a, int a_batch, int a_row, int a_col,
     __global const REAL *b, int b_batch, int b_row, int b_col,
-    __global REAL *c, int M, int N, int K)
+    __global const REAL *bias, __global REAL *c, int M, int N, int K)
 {
     int j = get_global_id(0), i = get_global_id(1), batch = get_global_id(2);
     if (i >= M || j >= N) return;
-    REAL sum = 0;
+    REAL sum = bias ? bias[j] : 0;
     for (int k = 0; k < K; k++)
         sum += a[batch * a_batch + i * a_row + k * a_col] * b[batch * b_batch + k * b_row + j * b_col];
-    c[(batch * M + i) * N + j] = sum;
+    c[(batch * M + i) * N + j] = ACTIVATION(sum);
 }
 
 // panels[batch][panel][k][COLUMNS]: columns past N are zero, so the product needs no test for the edge.

@@ -1,7 +1,8 @@
 // Reductions along the middle dimension of x[outer][n][inner].
 //
 // A work-item reduces `chunk` elements; the host calls again for the chunks of a long sum. Adding within chunks
-// first also keeps the rounding error small (Higham 1993, pairwise summation).
+// first also keeps the rounding error small (Higham 1993, pairwise summation). Results are multiplied by `scale`, so that
+// a sum can be a mean.
 
 #ifndef REAL
 #define REAL float
@@ -9,7 +10,8 @@
 
 // out[outer][chunks][inner]
 #define REDUCE(NAME, TAKE)                                                                  \
-    __kernel void NAME(__global const REAL *x, __global REAL *out, int outer, int n, int inner, int chunk) \
+    __kernel void NAME(                                                                     \
+        __global const REAL *x, __global REAL *out, int outer, int n, int inner, int chunk, REAL scale) \
     {                                                                                       \
         int j = get_global_id(0), c = get_global_id(1), o = get_global_id(2);               \
         if (j >= inner || o >= outer) return;                                               \
@@ -20,13 +22,14 @@
             REAL v = at[(size_t)k * inner];                                                 \
             y = TAKE;                                                                       \
         }                                                                                   \
-        out[((size_t)o * get_global_size(1) + c) * inner + j] = y;                          \
+        out[((size_t)o * get_global_size(1) + c) * inner + j] = y * scale;                  \
     }
 
 REDUCE(sum, y + v)
 
 // The sum of neighbours (inner = 1) in eight interleaved parts: an addition need not wait for the one before.
-__kernel void sum_neighbours(__global const REAL *x, __global REAL *out, int outer, int n, int inner, int chunk)
+__kernel void sum_neighbours(
+    __global const REAL *x, __global REAL *out, int outer, int n, int inner, int chunk, REAL scale)
 {
     int c = get_global_id(1), o = get_global_id(2);
     if (get_global_id(0) > 0 || o >= outer) return;
@@ -41,7 +44,7 @@ __kernel void sum_neighbours(__global const REAL *x, __global REAL *out, int out
         part[i] += x[k + i];
     for (int i = 0; i < 8; i++)
         y += part[i];
-    out[(size_t)o * get_global_size(1) + c] = y;
+    out[(size_t)o * get_global_size(1) + c] = y * scale;
 }
 
 REDUCE(largest, v > y || v != v ? v : y)  // NaN wins, as in NumPy

@@ -1,5 +1,5 @@
-// Softmax, its logarithm, and cross-entropy along the last dimension, one work-item a row; and the cross-entropy of
-// single probabilities.
+// Softmax, its logarithm, and cross-entropy along the last dimension, one work-item a row; and losses of single numbers:
+// the cross-entropy of probabilities, the squared error.
 //
 // The largest logit is subtracted first: e^x then never overflows, and the result does not change.
 
@@ -104,6 +104,16 @@ __kernel void binary_cross_entropy(
     REAL p = ps[i], t = ts[i], yes = log(p), no = log1p(-p), spread = p * (1 - p);
     loss[i] = -(t * (yes < -100 ? -100 : yes) + (1 - t) * (no < -100 ? -100 : no));
     dp[i] = (p - t) / (spread < (REAL)1e-12 ? (REAL)1e-12 : spread);
+}
+
+// loss = (x - t)^2 and its slope by x, less the factor 2, one work-item an element
+__kernel void squared_error(
+    __global const REAL *x, __global const REAL *t, __global REAL *loss, __global REAL *slope, int n)
+{
+    int i = get_global_id(0);
+    if (i >= n) return;
+    slope[i] = x[i] - t[i];
+    loss[i] = slope[i] * slope[i];
 }
 
 // dx[row] *= g[row or 0] scale: the gradient of the mean, the sum or each row's loss

@@ -13,6 +13,8 @@ from .copy import gather, scatter
 from .elementwise import binary, match
 from .reduce import reduce_axes
 
+SMALL = 8192  # products of numbers, so few that the plain kernel is done before the panels of B were packed
+
 
 def vector_width(device, dtype) -> int:
     """Numbers in one vector register of the device."""
@@ -92,6 +94,8 @@ def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, activ
     out = empty(device, (batch, m, n), a.dtype) if out is None else out
     if replacements and ("gemm", "gemm") in replacements and a.dtype == FLOAT32:
         return gemm_replaced(device, a, b, m, n, k, ta, tb, batch, bias, out)
+    if batch * m * n * k <= SMALL:
+        return gemm_plain(device, a, b, m, n, k, ta=ta, tb=tb, batch=batch, bias=bias, activation=activation, out=out)
     if packs_left(device, a.dtype, m, n, k):
         panels = pack(device, b=a, n=m, k=k, transposed=not ta, batch=batch)
         multiply_panels(
@@ -146,14 +150,14 @@ def multiply_panels(
     )  # fmt: skip
 
 
-def gemm_plain(device, a, b, m, n, k, *, ta=False, tb=False, batch=1):
-    """The same product by the plain kernel: one work-item, one element. For reading and for checking."""
-    out = empty(device, (batch, m, n), a.dtype)
+def gemm_plain(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, activation=None, out=None):
+    """The same product by the plain kernel: one work-item, one element."""
+    out = empty(device, (batch, m, n), a.dtype) if out is None else out
     a_row, a_col = (1, m) if ta else (k, 1)
     b_row, b_col = (1, k) if tb else (n, 1)
-    knl = gemm_kernel(device, "gemm_plain", a.dtype)
+    knl = gemm_kernel(device, "gemm_plain", a.dtype, activation=activation)
     launch(
-        device, knl, (n, m, batch), (16, 1, 1), a, m * k, a_row, a_col, b, k * n, b_row, b_col, out, m, n, k,
+        device, knl, (n, m, batch), (16, 1, 1), a, m * k, a_row, a_col, b, k * n, b_row, b_col, bias, out, m, n, k,
         flops=2 * batch * m * n * k,
     )  # fmt: skip
     return out

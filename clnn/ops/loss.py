@@ -9,6 +9,8 @@ from .activation import softplus
 from .elementwise import GROUP, as_real, binary, match, unary
 from .reduce import reduce_axes
 
+LOSS_FLOPS = {"squared_error": 2, "binary_cross_entropy": 10}  # an element
+
 
 class Loss(Function):
     """A loss of each row, averaged, summed or left apart, whose gradient by row i is ``slope[i] * factor``."""
@@ -23,8 +25,15 @@ class Loss(Function):
         self.rows = loss.size
         if self.reduction == "none":
             return loss
-        total = reduce_axes(self.device, "sum", loss, tuple(range(loss.ndim)))
-        return total if self.reduction == "sum" else binary(self.device, "mul", total, 1 / self.rows)
+        scale = 1 / self.rows if self.reduction == "mean" else 1
+        return reduce_axes(self.device, "sum", loss, tuple(range(loss.ndim)), scale=scale)
+
+    def elements(self, name, x, target):
+        """The losses of elements that are rows of their own, by a kernel that computes their slopes, too."""
+        loss, self.slope = empty(self.device, x.shape, x.dtype), empty(self.device, x.shape, x.dtype)
+        knl = kernel(self.device, "softmax", name, REAL=c_name(x.dtype))
+        launch(self.device, knl, (x.size,), GROUP, x, target, loss, self.slope, x.size, flops=LOSS_FLOPS[name] * x.size)
+        return loss
 
     def backward(self, grad):
         out, n = empty(self.device, self.slope.shape, grad.dtype), self.slope.size // self.rows
@@ -55,8 +64,7 @@ class SquaredError(Loss):
     factor = 2.0
 
     def forward(self, x, target):
-        self.slope = binary(self.device, "sub", x, target)
-        return self.reduced(binary(self.device, "mul", self.slope, self.slope))
+        return self.reduced(self.elements("squared_error", x, target))
 
     def backward(self, grad):
         dx, _ = super().backward(grad)
@@ -78,10 +86,7 @@ class BinaryCrossEntropy(Loss):
     """-t log p - (1 - t) log(1 - p) for each probability p and its target t."""
 
     def forward(self, p, target):
-        loss, self.slope = empty(self.device, p.shape, p.dtype), empty(self.device, p.shape, p.dtype)
-        knl = kernel(self.device, "softmax", "binary_cross_entropy", REAL=c_name(p.dtype))
-        launch(self.device, knl, (p.size,), GROUP, p, target, loss, self.slope, p.size, flops=10 * p.size)
-        return self.reduced(loss)
+        return self.reduced(self.elements("binary_cross_entropy", p, target))
 
 
 def check_reduction(reduction: str) -> None:

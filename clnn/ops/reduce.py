@@ -12,8 +12,8 @@ from .copy import axis_of, gather
 CHUNK = 256  # the longest run that one work-item adds up
 
 
-def reduce_run(device, name, x, outer, n, inner, out=None):
-    """Reduce the middle dimension of array x seen as (outer, n, inner), in as many passes as it takes."""
+def reduce_run(device, name, x, outer, n, inner, out=None, scale=1):
+    """Reduce the middle dimension of array x seen as (outer, n, inner), in as many passes as it takes; times scale."""
     name = "sum_neighbours" if name == "sum" and inner == 1 else name
     knl = kernel(device, "reduce", name, REAL=c_name(x.dtype))
     while True:
@@ -22,7 +22,8 @@ def reduce_run(device, name, x, outer, n, inner, out=None):
         result = out if last and out is not None else empty(device, (outer * chunks * inner,), x.dtype)
         local = (64, 1, 1) if inner > 1 else (1, 1, 16)
         launch(
-            device, knl, (inner, chunks, outer), local, x, result, outer, n, inner, -(-n // chunks),
+            device, knl, (inner, chunks, outer), local,
+            x, result, outer, n, inner, -(-n // chunks), scale if last else 1,
             flops=outer * (n - chunks) * inner,
         )  # fmt: skip
         if last:
@@ -30,8 +31,9 @@ def reduce_run(device, name, x, outer, n, inner, out=None):
         x, n = result, chunks
 
 
-def reduce_axes(device, name, x, axes, out=None):
-    """Reduce array x over the axes (ascending), which vanish from its shape; ``out`` may take the result."""
+def reduce_axes(device, name, x, axes, out=None, scale=1):
+    """Reduce array x over the axes (ascending), which vanish from its shape; ``out`` may take the result. It is
+    multiplied by ``scale``."""
     shape = x.shape
     kept = tuple(n for d, n in enumerate(shape) if d not in axes)
     runs = []  # neighbouring axes are reduced at once
@@ -43,7 +45,7 @@ def reduce_axes(device, name, x, axes, out=None):
     size = list(shape)
     for at, (a, b) in reversed(list(enumerate(runs))):  # from the back, so that the axes in front keep their places
         outer, n, inner = math.prod(size[:a]), math.prod(size[a:b]), math.prod(size[b:])
-        x = reduce_run(device, name, x, outer, n, inner, out if at == 0 else None)
+        x = reduce_run(device, name, x, outer, n, inner, *((out, scale) if at == 0 else ()))
         del size[a:b]
     return reshaped(x, kept) if out is None else out
 
