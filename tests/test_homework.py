@@ -1,5 +1,6 @@
 """Grading: points for what is right, and a grader that nothing in a submission can stop."""
 
+import dataclasses
 import json
 import os
 import time
@@ -358,6 +359,23 @@ def test_kernels_of_a_notebook(tmp_path, cells, points, complaint, words):
     assert complaint in "\n".join(report.complaints) and bool(complaint) == bool(report.complaints)
 
 
+def test_the_cell_that_grades_is_not_run(tmp_path):
+    """nbgrader puts it into the very notebook that is graded."""
+    cells = json.loads(notebook("import numpy as np\n%load_ext clnn.lab", CELL, CALL, "1 / 0", "2 / 0"))
+    for number, solution in ((3, False), (4, True)):
+        cells["cells"][number]["metadata"] = {"nbgrader": {"grade": True, "solution": solution}}
+    report = graded(tmp_path, json.dumps(cells), "answer.ipynb", KERNEL_QUESTIONS[:1])
+    assert report.points == 4 and report.complaints == ["cell 5: line 1: ZeroDivisionError: division by zero"]
+
+
+def test_where_kernels_are_asked_for_numpy_does_not_count(tmp_path):
+    questions = [dataclasses.replace(KERNEL_QUESTIONS[0], kernels=True)]
+    report = graded(tmp_path, RIGHT, questions=questions)
+    assert report.points == 0 and "double() starts no kernel of yours" in report.parts[0].message
+    text = KERNELS.replace("BODY", "if (i < n) y[i] = 2 * x[i];").replace("ROWS", "rows")
+    assert graded(tmp_path, text, questions=questions).points == 4
+
+
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"nbformat": 3, "worksheets": []}'])
 def test_no_notebook(tmp_path, text):
     report = graded(tmp_path, text, "answer.ipynb")
@@ -396,6 +414,7 @@ def test_the_sample(tmp_path, capsys):
     assert homework.main(command) == 0
     reports = {f.stem: json.loads((tmp_path / "reports" / f"{f.stem}.json").read_text()) for f in files}
     assert [reports[f.stem]["points"] for f in files[:2]] == [12, 0]
+    assert all("Is it not written yet?" in part["message"] for part in reports["starter"]["parts"])
     wrong = {part["question"] for part in reports["edge"]["parts"] if part["message"]}
     assert wrong == {"heat"} and 8 <= reports["edge"]["points"] < 12
     assert "solution.py: 12 of 12 points (seed 5)" in capsys.readouterr().out
@@ -410,7 +429,7 @@ def test_nothing_to_grade(tmp_path, capsys):
 
 
 def test_the_heat_of_the_reference_stays_on_the_plate():
-    questions = {q.name: q for q in homework.questions_of(SAMPLE / "grading.py")}
+    questions = {q.name: q for q in homework.questions_of(str(SAMPLE / "grading.py"))}
     heat, rng = questions["heat"].reference, np.random.default_rng(0)
     t = rng.normal(size=(5, 8)).astype(np.float32)
     assert heat(t, 0.2).sum() == pytest.approx(t.astype(float).sum())

@@ -33,6 +33,7 @@ from .sandbox import PRINTED, Sandbox
 
 SIDE = "clnn.lab.submission"
 GUARDS = (0xFF, 0x7F, 0xFE)  # the bytes around arrays, in turn: of floats NaN, 3.4e38, -1.7e38, of ints -1, 2e9, -2e7
+EMPTY = " Is it not written yet?"
 OUTSIDE = (
     " Around arrays on the device lie NaN, 3.4e38 or -1.7e38, and in them before they are set: "
     "is something read from outside, or never written?"
@@ -48,7 +49,8 @@ class Question:
 
     ``cases`` maps the name of a part to a function of a NumPy generator that draws the tuple of arguments (arrays and
     numbers); each part is worth the same share and tried ``tries`` times. ``reference`` computes with NumPy what the
-    function must return, ``tolerance`` is relative to the largest number of it.
+    function must return, ``tolerance`` is relative to the largest number of it. With ``kernels`` a part counts only
+    where the function starts a kernel that the submission has written.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Question:
     reference: Callable
     tolerance: float = 1e-5
     tries: int = 3
+    kernels: bool = False
 
 
 @dataclass
@@ -131,7 +134,7 @@ def _judge(question: Question, part: str, rng, student: "_Student") -> str:
         case = question.cases[part](rng)
         wants = question.reference(*case)
         wants = wants if isinstance(wants, tuple) else (wants,)
-        values, fault = student.answer(question.name, part, case, GUARDS[number % len(GUARDS)])
+        values, fault = student.answer(question, part, case, GUARDS[number % len(GUARDS)])
         if fault:
             return fault
         if len(values) != len(wants):
@@ -141,7 +144,8 @@ def _judge(question: Question, part: str, rng, student: "_Student") -> str:
             try:
                 expect(got, np.asarray(want), what, question.tolerance)
             except Wrong as error:
-                return f"{error}{'' if np.abs(got).max(initial=0) < 1e37 else OUTSIDE}"
+                odd = not np.abs(got).max(initial=0) < 1e37
+                return f"{error}{OUTSIDE if odd else '' if np.any(got) else EMPTY}"
     return ""
 
 
@@ -166,14 +170,16 @@ class _Student:
     def __exit__(self, *exception):
         self.sandbox.close()
 
-    def answer(self, name: str, part: str, case: tuple, guard: int):
+    def answer(self, question: Question, part: str, case: tuple, guard: int):
         """(arrays, "") or (None, what went wrong)."""
         if not self.loaded and (fault := self._load()):
             return None, fault
         file = io.BytesIO()
         np.savez(file, *case)
         inputs = base64.b64encode(file.getvalue()).decode()
-        outcome = self._call("answer", name=name, part=part, inputs=inputs, guard=guard)
+        outcome = self._call(
+            "answer", name=question.name, part=part, inputs=inputs, guard=guard, kernels=question.kernels
+        )  # fmt: skip
         if outcome.failure:
             self.loaded = False
             return None, _plain(outcome.words)
@@ -260,11 +266,11 @@ def main(arguments=None) -> int:
     return 0
 
 
-def questions_of(path: Path) -> list[Question]:
+def questions_of(path: Path | str) -> list[Question]:
     """The list QUESTIONS of an instructor's file. Raises ClnnError where there is none."""
     import runpy
 
-    if not path.is_file():
+    if not Path(path).is_file():
         raise ClnnError(f"{path} is not there: expected a Python file with a list QUESTIONS")
     questions = runpy.run_path(str(path)).get("QUESTIONS")
     if not questions:

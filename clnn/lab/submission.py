@@ -26,6 +26,7 @@ from .sandbox import step
 _names: dict = {}  # what the submission defines
 _guard = 0xFF  # the byte that fills the guard zones
 _launch = program.launch
+_ran = 0  # launches of the submission's own kernels
 
 
 def load(path: str) -> list[str]:
@@ -48,13 +49,14 @@ def load(path: str) -> list[str]:
     return _run_script(text, path) if cells is None else _run_notebook(cells)
 
 
-def answer(name: str, part: str, inputs: str, guard: int) -> tuple[str, str]:
+def answer(name: str, part: str, inputs: str, guard: int, kernels: bool) -> tuple[str, str]:
     """Call the submission's function with the arrays in ``inputs``, a .npz file as text (base64): (complaint, results).
 
-    ``guard`` is the byte around arrays on the device; where there is a complaint there are no results.
+    ``guard`` is the byte around arrays on the device; with ``kernels`` it is a complaint if none of the submission's
+    own has run. Where there is a complaint there are no results.
     """
-    global _guard
-    _guard = guard
+    global _guard, _ran
+    _guard, _ran = guard, 0
     step(f"{name}, {part}")
     function = _names.get(name)
     if not callable(function):
@@ -69,6 +71,8 @@ def answer(name: str, part: str, inputs: str, guard: int) -> tuple[str, str]:
         arrays = [value.numpy() if isinstance(value, Tensor) else np.asarray(value) for value in values]
         if bad := next((a for a in arrays if a.dtype.kind not in "biuf"), None):
             return f"{name}() returns {bad.dtype}; arrays of numbers are expected", ""
+        if kernels and not _ran:
+            return f"{name}() starts no kernel of yours; its work is to be done by one", ""
         results = io.BytesIO()
         np.savez(results, *arrays)
     except (Exception, SystemExit) as error:  # the student's code may raise anything
@@ -87,9 +91,11 @@ def _allocate(device: Device, nbytes: int) -> cl.Buffer:
 
 def _launch_and_look(device: Device, knl: cl.Kernel, size, local, *args, **work) -> None:
     """In place of ``program.launch``: raises ClnnError where a kernel of the submission wrote into a guard zone."""
+    global _ran
     _launch(device, knl, size, local, *args, **work)
     if getattr(knl, "family", "") != "cell":
         return
+    _ran += 1
     for argument, value in zip(arguments_of(knl), args):
         whole = isinstance(value, program.Array) and value.base_data.get_info(cl.mem_info.ASSOCIATED_MEMOBJECT)
         if not whole:
@@ -123,8 +129,9 @@ def _run_notebook(cells: list) -> list[str]:
     shell = InteractiveShell.instance(user_ns=_names)
     complaints = []
     for number, cell in enumerate(cells, 1):
-        if cell["cell_type"] != "code":
-            continue
+        nbgrader = cell.get("metadata", {}).get("nbgrader", {})
+        if cell["cell_type"] != "code" or (nbgrader.get("grade") and not nbgrader.get("solution")):
+            continue  # that is the instructor's cell, which grades
         result = shell.run_cell("".join(cell["source"]))
         if error := result.error_before_exec or result.error_in_exec:
             complaints.append(f"cell {number}: {_complaint(error)}")

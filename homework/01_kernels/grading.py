@@ -1,8 +1,12 @@
 """Homework 1: the hidden cases. Keep this file, and solution.py, where students cannot read them."""
 
+from functools import partial
+
 import numpy as np
 
 from clnn.lab.homework import Question
+
+Question = partial(Question, kernels=True)  # NumPy's answers do not count
 
 
 def ragged(rng, low=1, high=700):

@@ -88,7 +88,9 @@ def heat(t, k):
 
 if __name__ == "__main__":
     x = np.float32([[1, -2, 3], [0, 5, -6]])
-    print("scale_shift:", scale_shift(x, 2.0, 1.0).tolist(), "expected [[3, -3, 7], [1, 11, -11]]")
-    print("column_max: ", column_max(x).tolist(), "expected [1, 5, 3]")
-    print("swish:      ", swish(np.float32([0, 1])).round(4).tolist(), "expected [0, 0.7311]")
-    print("heat:       ", heat(np.float32([[0, 4, 0]]), 0.25).tolist(), "expected [[1, 2, 1]]")
+    print("scale_shift:   ", scale_shift(x, 2.0, 1.0).tolist(), "expected [[3, -3, 7], [1, 11, -11]]")
+    print("column_max:    ", column_max(x).tolist(), "expected [1, 5, 3]")
+    print("swish:         ", swish(np.float32([0, 1])).round(4).tolist(), "expected [0, 0.7311]")
+    back = swish_backward(np.float32([0, 1]), np.float32([1, 2]))
+    print("swish_backward:", back.round(4).tolist(), "expected [0.5, 1.8553]")
+    print("heat:          ", heat(np.float32([[0, 4, 0]]), 0.25).tolist(), "expected [[1, 2, 1]]")
