@@ -112,7 +112,7 @@ def test_race_and_time_of_the_last_call(run, shell, device):
     if clnn.lab.simulator.is_installed():
         shell.user_ns["twice"](np.ones(60), np.ones(64), 60, size=64)
         shown, error = run("%%kernel --race -DFACTOR=3", TWICE.replace("if (i < n) y[i] = 2", "y[i] = 2"))
-        assert "reads element 60 of `x`, which has the elements 0 to 59" in shown
+        assert "reads element 60 of `x`, which has the elements 0 to 59" in " ".join(shown.split())
 
 
 OWN = """

