@@ -18,6 +18,7 @@ import clnn
 from clnn import models, profiler, program
 from clnn import modules as nn
 from clnn.ceilings import Ceilings
+from clnn.ops.gemm import SMALL
 
 matplotlib.use("Agg")
 CEILINGS = Ceilings(gflops=200.0, gbps=20.0, cache_gbps=100.0)
@@ -217,10 +218,18 @@ def test_an_exception_ends_the_profile(device):
 def test_a_matrix_product_takes_2mnk(device, batch, m, n, k):
     a, b = clnn.ones(batch, m, k), clnn.ones(batch, k, n)
     rows = {row.kernel: row for row in profiled(lambda: a @ b).rows}
-    product = rows["gemm_panels"]
+    small = batch * m * n * k <= SMALL
+    product = rows.pop("gemm_plain" if small else "gemm_panels")
     assert product.flops == 2 * batch * m * n * k
     assert product.bytes >= 4 * batch * (m * k + k * n + m * n)
-    assert rows["gemm_pack"].flops is None
+    assert {kernel: row.flops for kernel, row in rows.items()} == ({} if small else {"gemm_pack": None})
+
+
+def test_a_large_matrix_product_packs_its_panels(device):
+    a, b = clnn.ones(37, 50), clnn.ones(50, 41)
+    assert {row.kernel: row.flops for row in profiled(lambda: a @ b).rows} == {
+        "gemm_panels": 2 * 37 * 50 * 41, "gemm_pack": None,
+    }  # fmt: skip
 
 
 @given(n=st.integers(1, 100_000))
