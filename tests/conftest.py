@@ -43,8 +43,9 @@ def form(request, device, monkeypatch):
 
 @pytest.fixture
 def packed(monkeypatch):
-    """Small matrix products computed as large ones are, so that small tests reach that code."""
-    monkeypatch.setattr(gemm, "SMALL", 0)
+    """Small and thin matrix products computed as others are, so that small tests reach that code."""
+    for limit in ("SMALL", "DOT_ROWS", "STRIP_ROWS"):
+        monkeypatch.setattr(gemm, limit, 0)
 
 
 @pytest.fixture

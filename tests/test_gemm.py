@@ -155,6 +155,26 @@ def test_linear_of_ragged_sizes(form, rows, inputs, outputs, seed):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("m, n, k", [
+    (1, 300, 129), (2, 131, 64), (4, 1000, 9), (5, 128, 63), (8, 129, 200), (301, 1, 77), (40, 260, 1), (33, 32, 16),
+    (17, 257, 7), (3, 33, 190), (1, 1, 9000),
+])  # fmt: skip
+@pytest.mark.parametrize("ta", [False, True])
+@pytest.mark.parametrize("tb", [False, True])
+def test_thin_products(device, monkeypatch, m, n, k, ta, tb):
+    """A few rows, a single column, or few products a sum: on CPUs the forms that read B as it stands."""
+    for limit, value in (("DOT_ROWS", 4), ("STRIP_ROWS", 16)):
+        monkeypatch.setattr(gemm, limit, value)
+    monkeypatch.setattr(device, "kind", "CPU")
+    rng = generator(m + n + k)
+    for dtype in dtypes():
+        with clnn.profile() as p:
+            fast, _, want = products(rng, dtype, m, n, k, ta=ta, tb=tb, batch=2, bias=True)
+        assert_close(fast, want, LIMIT32 if dtype == np.float32 else 1e-13, "fast")
+        if 1 in (m, n) and m != n:
+            assert "gemm_panels" not in {row.kernel for row in p.rows}
+
+
 # name: the function and its derivative
 ACTIVATIONS = {
     None: (lambda v: v, np.ones_like),

@@ -118,8 +118,8 @@ def elementwise(rng):
 
 
 def gemm_(rng):
-    for m, n, k in ((5, 7, 19), (9, 31, 33)):  # one too small to be packed, one not
-        assert (m * n * k > gemm.SMALL) == (m > 5)
+    for m, n, k in ((5, 7, 19), (17, 23, 29), (1, 97, 98)):  # small, neither small nor thin, thin
+        assert (m * n * k > gemm.SMALL) == (m != 5)
         check(operator.matmul, np.matmul, numbers(rng, m, k), numbers(rng, k, n))
 
 

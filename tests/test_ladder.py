@@ -48,7 +48,9 @@ COUNT = """
 import numpy as np
 import clnn
 from clnn.lab import ladder
+from clnn.ops import gemm
 
+gemm.SMALL = 0  # which the ladder's products are not
 m, n, k = {shape}
 for step in ladder.STEPS:
     print("=== step", step.number, *step.count(clnn.device(), m, n, k), flush=True)

@@ -3,12 +3,16 @@
 //
 //   gemm_plain    one work-item, one element of C: the definition, for reading, for checking the others, and for
 //                 products so small that copying B would take longer
+//   gemm_dots     for CPUs, B stored transposed and C of a few rows: one work-item, the dot products with one row of B
+//   gemm_strips   for CPUs, few rows or few products a sum: one work-item, one tile of C, its sums in the cache
 //   gemm_pack     copies B into panels of COLUMNS columns, so that the inner loop below reads memory in order
 //   gemm_panels   for CPUs: one work-item, one tile of ROWS x 2 V elements of C, held in registers
 //   gemm_groups   for GPUs: one work-group, one tile of ROWS x 64 elements, its operands in local memory
 //
 // Why gemm_panels is fast: each value of A that it loads is used 2 V times and each of B ROWS times, so the
 // arithmetic units wait for memory far less; V is the length of the device's vectors.
+// Why gemm_dots and gemm_strips are fast: they read B as it stands, each number once, and in order; where it serves a few
+// products only, copying it into panels would take longer than computing.
 // Why gemm_groups is fast: its 256 work-items fetch each element from memory once for all of them, neighbours next
 // to each other, and each then computes ROWS / 16 x 4 elements of C from local memory.
 //
@@ -44,6 +48,66 @@ __kernel void gemm_plain(
     for (int k = 0; k < K; k++)
         sum += a[batch * a_batch + i * a_row + k * a_col] * b[batch * b_batch + k * b_row + j * b_col];
     c[(batch * M + i) * N + j] = ACTIVATION(sum);
+}
+
+#define LANES 64  // sums side by side, so that an addition need not wait for the one before
+#define STRIP 128
+#define STRIP_ROWS 16
+
+__kernel void gemm_dots(
+    __global const REAL *a, __global const REAL *b, __global const REAL *bias, int bias_row, int bias_col,
+    __global REAL *c, int M, int N, int K)
+{
+    int j = get_global_id(0), batch = get_global_id(1);
+    if (j >= N) return;
+    b += ((size_t)batch * N + j) * K;
+    for (int i = 0; i < M; i++) {
+        __global const REAL *row = a + ((size_t)batch * M + i) * K;
+        REAL part[LANES] = {0}, sum = bias ? bias[i * bias_row + j * bias_col] : 0;
+        int k = 0;
+        for (; k + LANES <= K; k += LANES)
+#pragma unroll
+            for (int l = 0; l < LANES; l++)
+                part[l] += row[k + l] * b[k + l];
+        for (int l = 0; k + l < K; l++)
+            part[l] += row[k + l] * b[k + l];
+        for (int l = 0; l < LANES; l++)
+            sum += part[l];
+        c[((size_t)batch * M + i) * N + j] = ACTIVATION(sum);
+    }
+}
+
+__kernel void gemm_strips(
+    __global const REAL *a, int a_row, int a_col, __global const REAL *b,
+    __global const REAL *bias, int bias_row, int bias_col, __global REAL *c, int M, int N, int K)
+{
+    int j0 = get_global_id(0) * STRIP, i0 = get_global_id(1) * STRIP_ROWS, batch = get_global_id(2);
+    if (j0 >= N || i0 >= M) return;
+    int rows = M - i0 < STRIP_ROWS ? M - i0 : STRIP_ROWS, wide = N - j0 < STRIP ? N - j0 : STRIP;
+    a += (size_t)batch * M * K + i0 * a_row;
+    b += (size_t)batch * K * N + j0;
+    c += ((size_t)batch * M + i0) * N + j0;
+    REAL sum[STRIP_ROWS][STRIP];
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < wide; j++)
+            sum[r][j] = bias ? bias[(i0 + r) * bias_row + (j0 + j) * bias_col] : 0;
+    int k = 0;
+    for (; k + 4 <= K; k += 4, b += 4 * N)  // four rows of B at once: each sum is fetched from the cache for four products
+        for (int r = 0; r < rows; r++) {
+            __global const REAL *from = a + r * a_row + k * a_col;
+            REAL v0 = from[0], v1 = from[a_col], v2 = from[2 * a_col], v3 = from[3 * a_col];
+            for (int j = 0; j < wide; j++)
+                sum[r][j] += v0 * b[j] + v1 * b[N + j] + v2 * b[2 * N + j] + v3 * b[3 * N + j];
+        }
+    for (; k < K; k++, b += N)
+        for (int r = 0; r < rows; r++) {
+            REAL value = a[r * a_row + k * a_col];
+            for (int j = 0; j < wide; j++)
+                sum[r][j] += value * b[j];
+        }
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < wide; j++)
+            c[(size_t)r * N + j] = ACTIVATION(sum[r][j]);
 }
 
 // panels[batch][panel][k][COLUMNS]: columns past N are zero, so the product needs no test for the edge.

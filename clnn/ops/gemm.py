@@ -14,6 +14,8 @@ from .elementwise import binary, match
 from .reduce import reduce_axes
 
 SMALL = 8192  # products of numbers, so few that the plain kernel is done before the panels of B were packed
+DOT_ROWS = 4  # so few rows of C, and gemm_dots is faster than the packed product
+STRIP, STRIP_ROWS = 128, 16  # the tile of gemm_strips
 
 
 def vector_width(device, dtype) -> int:
@@ -96,6 +98,8 @@ def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, activ
         return gemm_replaced(device, a, b, m, n, k, ta, tb, batch, bias, out)
     if batch * m * n * k <= SMALL:
         return gemm_plain(device, a, b, m, n, k, ta=ta, tb=tb, batch=batch, bias=bias, activation=activation, out=out)
+    if device.kind == "CPU" and gemm_unpacked(device, a, b, m, n, k, ta, tb, batch, bias, activation, out):
+        return out
     if packs_left(device, a.dtype, m, n, k):
         panels = pack(device, b=a, n=m, k=k, transposed=not ta, batch=batch)
         multiply_panels(
@@ -161,6 +165,24 @@ def gemm_plain(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None,
         flops=2 * batch * m * n * k,
     )  # fmt: skip
     return out
+
+
+def gemm_unpacked(device, a, b, m, n, k, ta, tb, batch, bias, activation, out) -> bool:
+    """The same product by a kernel that reads B as it stands. False, and nothing done, where packing it pays."""
+    bias_strides = (0, 1)
+    if n == 1:  # C^T = B^T A^T lies in memory as C does
+        a, b, m, n, ta, tb, bias_strides = b, a, 1, m, not tb, not ta, (0, 0)
+    work = {"flops": 2 * batch * m * n * k}
+    if tb and m <= DOT_ROWS and (m == 1 or not ta):
+        knl = gemm_kernel(device, "gemm_dots", a.dtype, activation=activation)
+        launch(device, knl, (n, batch), (8, 1), a, b, bias, *bias_strides, out, m, n, k, **work)
+    elif not tb and n >= STRIP // 4 and (m <= STRIP_ROWS // 2 or k <= STRIP_ROWS):
+        knl = gemm_kernel(device, "gemm_strips", a.dtype, activation=activation)
+        size, a_strides = (-(-n // STRIP), -(-m // STRIP_ROWS), batch), (1, m) if ta else (k, 1)
+        launch(device, knl, size, (1, 1, 1), a, *a_strides, b, bias, *bias_strides, out, m, n, k, **work)
+    else:
+        return False
+    return True
 
 
 def gemm_replaced(device, a, b, m, n, k, ta, tb, batch, bias, out):
