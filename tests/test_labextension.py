@@ -1,4 +1,4 @@
-"""OpenCL C in its colours in JupyterLab's cells, seen in a real browser (see test_browser)."""
+"""What clnn adds to JupyterLab, seen in a real browser (see test_browser): colours of OpenCL C, stored pictures."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
-from browser import Lab, Visit
+from browser import CELLS, WIDGET, Lab, Visit
 from test_browser import browser  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parents[1]
@@ -50,19 +50,52 @@ def test_its_version_is_the_packages():
     assert (EXTENSION / facts["jupyterlab"]["_build"]["load"]).is_file()
 
 
-def test_colours(browser, tmp_path):  # noqa: F811
+EXPLORE = """from clnn import lab
+from matplotlib import pyplot as plt
+
+lab.explore(lambda rate: plt.subplots(figsize=(3, 2))[0], rate=(0.01, 0.3), start={"rate": 0.1})"""
+
+
+def served(monkeypatch, tmp_path, *cells) -> Lab:
+    """A JupyterLab with the extension as it stands here and a notebook ``page.ipynb`` of these cells."""
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")  # else the copy that pip has installed comes first
     course = tmp_path / "course"
     course.mkdir()
     kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec, "language_info": {"name": "python"}})
-    notebook.cells = [nbformat.v4.new_code_cell(text) for text in (CELL, PYTHON)]
-    nbformat.write(notebook, course / "kernel.ipynb")
+    notebook.cells = [nbformat.v4.new_code_cell(text) for text in cells]
+    nbformat.write(notebook, course / "page.ipynb")
     shutil.copytree(EXTENSION, tmp_path / "lab" / "data" / "labextensions" / "clnn")
-    server = Lab(course, tmp_path / "lab")
+    return Lab(course, tmp_path / "lab")
+
+
+def test_a_saved_page_shows_its_pictures_without_a_kernel(browser, tmp_path, monkeypatch):  # noqa: F811
+    server = served(monkeypatch, tmp_path, "import clnn", EXPLORE)
+    try:
+        server.wait()
+        visit = Visit(browser.new_page(), server, "page.ipynb", tmp_path)
+        visit.page.wait_for_timeout(3000)  # what is run while the page still connects is lost
+        visit.run_all()
+        assert WIDGET in visit.saved.cells[1].outputs[0].data
+        assert visit.ran[1]["text"] == "rate0.100"
+        visit.page.close()
+        server.stop_kernels()
+        again = Visit(browser.new_page(), server, "page.ipynb", tmp_path)
+        again.page.wait_for_function("() => !document.body.textContent.includes('Loading widget...')")
+        again.page.wait_for_selector(".jp-OutputArea-output img")
+        again.photograph()
+        seen = again.page.evaluate(CELLS)[1]
+        assert seen["images"] == 1 and seen["text"] == ""
+    finally:
+        server.stop()
+
+
+def test_colours(browser, tmp_path, monkeypatch):  # noqa: F811
+    server = served(monkeypatch, tmp_path, CELL, PYTHON)
     try:
         server.wait()
         page = browser.new_page()
-        Visit(page, server, "kernel.ipynb", tmp_path)
+        Visit(page, server, "page.ipynb", tmp_path)
         page.wait_for_timeout(500)
         kernel, python = page.evaluate(LETTERS)
         colour = {name: page.evaluate(VARIABLE, name) for name in ("comment", "keyword", "number", "meta", "builtin")}

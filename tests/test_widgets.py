@@ -97,10 +97,30 @@ def test_kinds_of_controls():
     assert kinds == {
         "n": "IntSlider", "x": "FloatSlider", "rho": "SelectionSlider", "layers": "Dropdown", "on": "Dropdown",
     }  # fmt: skip
-    assert (shown.sliders["n"].step, shown.sliders["x"].step) == (2, 0.015)
+    assert (shown.sliders["n"].step, shown.sliders["x"].step) == (2, 0.01)
     assert shown.values["layers"] == (20, 50)
     shown.sliders["layers"].value = choices[1]
     assert shown.values["layers"] == (75, 100)
+
+
+@pytest.mark.parametrize(
+    "low, high, start",
+    [
+        (0.01, 0.3, 0.1),
+        (0.01, 0.3, 0.083),
+        (1e-5, 1e-2, 3e-4),
+        (-2.0, 5.0, 0.7),
+        (0.0, 1.0, 1.0),
+        (0.5, 2, 0.5),
+        (3.0, 950.0, 47.1),
+    ],
+)
+def test_a_slider_shows_the_start_that_was_given(low, high, start):
+    """The page moves a value to the nearest of the slider's steps, which are counted from its low end."""
+    slider = lab.explore(lambda x: plt.figure(), x=(low, high), start={"x": start}).sliders["x"]
+    steps = round((start - low) / slider.step)
+    assert low + steps * slider.step == pytest.approx(start, rel=1e-9)
+    assert 100 <= (high - low) / slider.step * (1 + 1e-9) <= 2e6
 
 
 def test_labels_are_words_and_not_cut_off():

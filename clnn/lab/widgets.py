@@ -5,6 +5,7 @@ import functools
 import html
 import inspect
 import io
+import math
 import time
 
 import numpy as np
@@ -157,8 +158,16 @@ def _slider(name: str, control, value, quick: bool):
     low, high, *step = control
     if all(isinstance(x, (int, np.integer)) for x in (*control, value)):
         return widgets.IntSlider(min=low, max=high, step=step[0] if step else 1, **sliding)
-    step = step[0] if step else (high - low) / 100
+    step = step[0] if step else _step(low, high, value)
     return widgets.FloatSlider(min=low, max=high, step=step, readout_format=".3g", **sliding)
+
+
+def _step(low: float, high: float, start: float) -> float:
+    """A round step, a hundredth of the range or less, that meets ``start``: a slider shows the nearest of its steps."""
+    power = math.floor(math.log10((high - low) / 100))
+    steps = [float(f"{digit}e{power - k}") for k in range(4) for digit in (5, 2, 1)]
+    steps = [step for step in steps if step <= (high - low) / 100 * (1 + 1e-9)]
+    return next((s for s in steps if abs((start - low) / s - round((start - low) / s)) < 1e-6), steps[-1])
 
 
 def quiz(question: str, answers: dict) -> "Quiz":

@@ -1,9 +1,11 @@
-// OpenCL C in its colours in the cells of the magic %%kernel, for JupyterLab 4.
+// What clnn adds to JupyterLab 4: OpenCL C in its colours in the cells of the magic %%kernel, and stored pictures in place
+// of sliders whose program has ended.
 //
-// JupyterLab colours a cell by the notebook's language and has no setting for one cell. This extension lays the colours
-// of C over those of Python where a cell begins with %%kernel. It is written as a container of modules (what webpack
-// calls module federation), the form in which JupyterLab loads extensions, so that it needs no building.
+// It is written as a container of modules (what webpack calls module federation), the form in which JupyterLab loads
+// extensions, so that it needs no building.
 (() => {
+  // JupyterLab colours a cell by the notebook's language and has no setting for one cell. The colours of C are laid over
+  // those of Python where a cell begins with %%kernel.
   const WORDS = new RegExp(
     [
       /(?<comment>\/\/.*|\/\*[\s\S]*?(?:\*\/|$(?![\s\S])))/,
@@ -58,6 +60,24 @@
     return Prec.highest(plugin); // its marks then stand inside Python's, and the innermost colour is seen
   }
 
+  // A notebook that was saved with sliders and is opened again has no program behind them: ipywidgets writes that the
+  // model is not found, though a picture is stored beside it. This puts the picture there.
+  function showStored(rendermime) {
+    const create = rendermime.createRenderer.bind(rendermime);
+    rendermime.createRenderer = (mime) => {
+      const renderer = create(mime), render = renderer.renderModel.bind(renderer);
+      renderer.renderModel = async (model) => {
+        await render(model);
+        const png = model.data["image/png"];
+        if (!png || !renderer.node.textContent.startsWith("Error displaying widget")) return;
+        const image = document.createElement("img");
+        image.src = `data:image/png;base64,${png}`;
+        renderer.node.replaceChildren(image);
+      };
+      return renderer;
+    };
+  }
+
   // A module that JupyterLab shares with its extensions, in whatever version it has
   let shared;
   async function load(name) {
@@ -66,10 +86,10 @@
   }
 
   async function extension() {
-    const [codemirror, view, state] = await Promise.all(
-      ["@jupyterlab/codemirror", "@codemirror/view", "@codemirror/state"].map(load)
+    const [codemirror, view, state, notebook] = await Promise.all(
+      ["@jupyterlab/codemirror", "@codemirror/view", "@codemirror/state", "@jupyterlab/notebook"].map(load)
     );
-    const plugin = {
+    const colouring = {
       id: "clnn:kernel-cells",
       description: "Colours OpenCL C in the cells of the magic %%kernel.",
       autoStart: true,
@@ -80,7 +100,17 @@
           factory: () => codemirror.EditorExtensionRegistry.createImmutableExtension(colours(view, state)),
         }),
     };
-    return () => ({ __esModule: true, default: plugin });
+    const pictures = {
+      id: "clnn:stored-pictures",
+      description: "Shows the stored picture where a widget's program has ended.",
+      autoStart: true,
+      requires: [notebook.INotebookTracker],
+      activate: (app, tracker) => {
+        tracker.forEach((panel) => showStored(panel.content.rendermime));
+        tracker.widgetAdded.connect((_, panel) => showStored(panel.content.rendermime));
+      },
+    };
+    return () => ({ __esModule: true, default: [colouring, pictures] });
   }
 
   (window._JUPYTERLAB = window._JUPYTERLAB || {}).clnn = { init: (scope) => { shared = scope; }, get: extension };
