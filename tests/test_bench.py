@@ -153,6 +153,19 @@ def test_wrong_shapes_and_gradients():
         timing.check("one", case, np.ones(2), np.ones(3))
 
 
+def test_parameters_after_a_step_take_on_their_gradients_errors():
+    case = doubling(tolerance=1e-5, gradient_tolerance=0.2, lr=0.1)
+    gradient = {"gradient of b": np.ones(3)}
+    for before, off, right in ((0, 0.01, True), (0, 0.03, False), (100, 0.01, True), (100, 1, False)):
+        want = {"b after a step": np.full(3, before - 0.1), **gradient}
+        got = {"b after a step": np.full(3, before - 0.1 - off), **gradient}
+        if right:
+            timing.check("one", case, got, want)
+        else:
+            with pytest.raises(BenchmarkError, match="b after a step is off"):
+                timing.check("one", case, got, want)
+
+
 def test_peers_that_fail_or_are_slow():
     class Broken(Double):
         def double(self, x):

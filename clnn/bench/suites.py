@@ -191,7 +191,7 @@ def whole_net(name: str, task: str, batch: int, **options) -> Case:
     series = f"{name} {task}" if len(NETS[name].batches) > 1 else ""
     return Case(
         name, f"{task}, batch {batch}", task, make, "images/s", series, batch,
-        flops=2 * multiply_adds(name, task) * batch, images=batch, **options,
+        flops=2 * multiply_adds(name, task) * batch, images=batch, lr=SETTINGS["lr"], **options,
     )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ class Case:
     images: int = 0
     tolerance: float = 1e-5  # of the norm
     gradient_tolerance: float = 2e-2  # of each gradient that a net's training gives
+    lr: float = 0.0  # how much of a gradient's error its parameter takes on in a step
     for_slow_peers: bool = False
 
 
@@ -77,6 +78,9 @@ class Timing:
         self.seconds.append((time.perf_counter() - start) / self.repeats)
 
 
+AFTER = " after a step"
+
+
 def check(who: str, case: Case, got, want) -> None:
     """Raise BenchmarkError unless each array is what it must be, within the case's tolerances for the norm of the
     difference over the norm."""
@@ -88,8 +92,12 @@ def check(who: str, case: Case, got, want) -> None:
             raise BenchmarkError(
                 f"{who} on {case.suite} {case.name}: {name} has shape {found.shape}, not {right.shape}"
             )
-        error = np.linalg.norm(found - right) / (np.linalg.norm(right) or 1)
+        size = np.linalg.norm(right) or 1
+        error = np.linalg.norm(found - right) / size
         allowed = case.gradient_tolerance if name.startswith("gradient") else case.tolerance
+        if name.endswith(AFTER):  # where the parameter was 0 before, all of it comes from the gradient
+            gradient = np.linalg.norm(want[f"gradient of {name.removesuffix(AFTER)}"])
+            allowed += case.lr * case.gradient_tolerance * gradient / size
         if not error <= allowed:  # so put, a NaN fails
             raise BenchmarkError(
                 f"{who} computes {case.suite} {case.name} wrong: {name} is off by {error:.1e} of its norm, "
