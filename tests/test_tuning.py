@@ -124,7 +124,7 @@ def test_candidates_fit_the_registers(device, monkeypatch):
         for pool in (1, 2, 3):
             tiles = [(c["VECTORS"], c["TILE"]) for c in conv.tile_candidates(device, pool)]
             assert len(set(tiles)) == len(tiles)
-            assert tiles or 2 * pool**2 > conv.accumulators(device)  # two windows do not fit
+            assert tiles or 2 * pool**2 > conv.sums(device)  # two windows do not fit
             for vectors, tile in tiles:
                 assert tile % pool == 0 < tile and vectors * tile * pool < registers
         assert not conv.tile_candidates(device, 6)

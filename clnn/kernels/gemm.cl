@@ -96,8 +96,12 @@ __kernel void gemm_strips(
         for (int r = 0; r < rows; r++) {
             __global const REAL *from = a + r * a_row + k * a_col;
             REAL v0 = from[0], v1 = from[a_col], v2 = from[2 * a_col], v3 = from[3 * a_col];
-            for (int j = 0; j < wide; j++)
-                sum[r][j] += v0 * b[j] + v1 * b[N + j] + v2 * b[2 * N + j] + v3 * b[3 * N + j];
+            if (wide == STRIP)  // a loop of fixed length, which the compiler unrolls
+                for (int j = 0; j < STRIP; j++)
+                    sum[r][j] += v0 * b[j] + v1 * b[N + j] + v2 * b[2 * N + j] + v3 * b[3 * N + j];
+            else
+                for (int j = 0; j < wide; j++)
+                    sum[r][j] += v0 * b[j] + v1 * b[N + j] + v2 * b[2 * N + j] + v3 * b[3 * N + j];
         }
     for (; k < K; k++, b += N)
         for (int r = 0; r < rows; r++) {

@@ -13,7 +13,7 @@ from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch, replacements, round_up
 from ..tensor import Function, Tensor
 from .activation import ACTIVATIONS, fused, fused_backward
-from .gemm import accumulators, columns, multiply_panels, operands, tile_cost, vector_width
+from .gemm import accumulators, columns, multiply_panels, operands, vector_width
 from .reduce import reduce_axes, reduce_run
 
 PACK = (32, 1, 1)  # work-group of the packing kernels
@@ -148,12 +148,22 @@ class Tiling:
         return self.V * self.VECTORS
 
 
+def sums(device) -> int:
+    """Vectors of sums that a tile may hold. With more, compilers put some of them, or the pixels, into memory."""
+    return 18 if device.vector_bytes == 64 else 12
+
+
+def step_cost(height: int, vectors: int) -> int:
+    """What one tap takes of a tile: its products and the loads of its filters, or the wait for the last sum."""
+    return max(height * vectors + max(vectors, 2), 8)
+
+
 def tile_candidates(device, pool: int = 1) -> list[dict]:
     """The tiles that conv_tiles may be compiled with: POOL rows high, their sums in registers.
 
     With pooling, at least two windows wide: the loop over a single one PoCL's compiler does not turn into vectors.
     """
-    most, least = accumulators(device) // pool, 2 * pool if pool > 1 else 1
+    most, least = sums(device) // pool, 2 * pool if pool > 1 else 1
     return [
         {"VECTORS": vectors, "TILE": tile}
         for vectors in (4, 3, 2, 1)
@@ -162,22 +172,33 @@ def tile_candidates(device, pool: int = 1) -> list[dict]:
 
 
 @tuning.cached
-def tiling(device, dtype, geo: Geometry, pool: int = 1, tuned: bool = True) -> Tiling:
-    """The tuned tile, if wanted and known, else the one that wastes least at the edges and waits least for memory."""
+def tiling(device, dtype, geo: Geometry, pool: int = 1) -> Tiling:
+    """The tuned tile, if there is one, else the one that wastes least at the edges and waits least for memory."""
     v, filters, wide = vector_width(device, dtype), geo.F // geo.groups, geo.OW // pool * pool
 
     def cost(tile):
-        steps = -(-filters // (v * tile["VECTORS"])) * -(-wide // tile["TILE"])
-        return steps * tile_cost(tile["TILE"] * pool, tile["VECTORS"])
+        height, vectors = tile["TILE"] * pool, tile["VECTORS"]
+        steps = -(-filters // (v * vectors)) * -(-wide // tile["TILE"])
+        return steps * step_cost(height, vectors), -height * vectors  # of equals the one that starts fewer tiles
 
     allowed, key = tile_candidates(device, pool), (c_name(dtype), *astuple(geo), pool)
-    tile = (tuned and tuning.lookup(device, "conv_tiles", key, allowed)) or min(allowed, key=cost)
+    tile = tuning.lookup(device, "conv_tiles", key, allowed) or min(allowed, key=cost)
     return Tiling(c_name(dtype), v, **tile, KW=geo.KW, SX=geo.sx, DX=geo.dx, POOL=pool)
 
 
-def padded_rows(device, x, geo, tiles, tile=None):
+@tuning.cached
+def weighing(device, dtype, geo: Geometry) -> Tiling:
+    """The constants of weight_tiles. Nothing tuned: their width decides how the images are shared out, and so the order
+    of the sum."""
+    v, filters = vector_width(device, dtype), geo.F // geo.groups
+    fit = [n for n in (4, 3, 2, 1) if n * geo.KW <= sums(device)] or [1]
+    vectors = min(fit, key=lambda n: -(-filters // (v * n)) * step_cost(geo.KW, n))
+    return Tiling(c_name(dtype), v, vectors, 1, KW=geo.KW, SX=geo.sx, DX=geo.dx)
+
+
+def padded_rows(device, x, geo, tiles):
     """x with its rows' borders written out, wide enough for whole tiles; x itself if it is so already."""
-    wide = (round_up(geo.OW // tiles.POOL * tiles.POOL, tile or tiles.TILE) - 1) * geo.sx + geo.dx * (geo.KW - 1) + 1
+    wide = (round_up(geo.OW // tiles.POOL * tiles.POOL, tiles.TILE) - 1) * geo.sx + geo.dx * (geo.KW - 1) + 1
     if geo.px == 0 and wide <= geo.W:
         return x
     wide = max(wide, geo.W + geo.px)
@@ -335,8 +356,7 @@ def backward_weight_tiles(device, x, g, geo, out, winner=None):
 
     With ``winner``, g is the gradient of max pooled results and ``winner`` the place of each in its plane.
     """
-    # Not a tuned tile: its width decides how the images are shared out, and so the order of the sum.
-    tiles, groups = tiling(device, x.dtype, geo, tuned=False), geo.groups
+    tiles, groups = weighing(device, x.dtype, geo), geo.groups
     filters, count = geo.F // groups, x.shape[0]
     blocks, positions = -(-filters // tiles.width), geo.OH * geo.OW
     packed = empty(device, (count * groups * blocks * positions * tiles.width,), g.dtype)
@@ -346,7 +366,7 @@ def backward_weight_tiles(device, x, g, geo, out, winner=None):
     else:
         pack, windows = tiles.kernel(device, "pack_winners"), g.shape[2] * g.shape[3]
         launch(device, pack, (blocks, count * groups), (1, 1), g, winner, packed, filters, positions, windows)
-    rows = padded_rows(device, x, geo, tiles, tile=1)
+    rows = padded_rows(device, x, geo, tiles)
     strips = geo.C // groups * geo.KH
     busy, cached = 4 * device.cores / (strips * blocks * groups), packed.nbytes / (blocks * groups * SHARE_BYTES)
     parts = min(count, math.ceil(max(busy, cached)))

@@ -176,7 +176,7 @@ def gemm_unpacked(device, a, b, m, n, k, ta, tb, batch, bias, activation, out) -
     if tb and m <= DOT_ROWS and (m == 1 or not ta):
         knl = gemm_kernel(device, "gemm_dots", a.dtype, activation=activation)
         launch(device, knl, (n, batch), (8, 1), a, b, bias, *bias_strides, out, m, n, k, **work)
-    elif not tb and n >= STRIP // 4 and (m <= STRIP_ROWS // 2 or k <= STRIP_ROWS):
+    elif not tb and n >= STRIP // 4 and min(m, k) <= STRIP_ROWS:
         knl = gemm_kernel(device, "gemm_strips", a.dtype, activation=activation)
         size, a_strides = (-(-n // STRIP), -(-m // STRIP_ROWS), batch), (1, m) if ta else (k, 1)
         launch(device, knl, size, (1, 1, 1), a, *a_strides, b, bias, *bias_strides, out, m, n, k, **work)
