@@ -15,7 +15,7 @@ from .reduce import reduce_axes
 
 SMALL = 8192  # products of numbers, so few that the plain kernel is done before the panels of B were packed
 DOT_ROWS = 4  # so few rows of C, and gemm_dots is faster than the packed product
-STRIP, STRIP_ROWS = 128, 16  # the tile of gemm_strips
+STRIP, STRIP_ROWS = 128, 16  # the tile of gemm_strips, as gemm.cl has it
 
 
 def vector_width(device, dtype) -> int:
