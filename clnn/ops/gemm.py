@@ -14,7 +14,7 @@ from .elementwise import binary, match
 from .reduce import reduce_axes
 
 SMALL = 8192  # products of numbers, so few that the plain kernel is done before the panels of B were packed
-DOT_ROWS = 4  # so few rows of C, and gemm_dots is faster than the packed product
+DOT_ROWS = 4  # with so few rows of C gemm_dots is faster than the packed product
 STRIP, STRIP_ROWS = 128, 16  # the tile of gemm_strips, as gemm.cl has it
 
 
@@ -167,16 +167,23 @@ def gemm_plain(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None,
     return out
 
 
+def thin(device) -> tuple[int, int]:
+    """The most rows of C for which gemm_dots, and rows or products a sum for which gemm_strips pays."""
+    if device.platform == "Intel(R) OpenCL":  # its compiler makes no vectors of gemm_dots' sums
+        return 0, STRIP_ROWS // 4
+    return DOT_ROWS, STRIP_ROWS
+
+
 def gemm_unpacked(device, a, b, m, n, k, ta, tb, batch, bias, activation, out) -> bool:
     """The same product by a kernel that reads B as it stands. False, and nothing done, where packing it pays."""
     bias_strides = (0, 1)
     if n == 1:  # C^T = B^T A^T lies in memory as C does
         a, b, m, n, ta, tb, bias_strides = b, a, 1, m, not tb, not ta, (0, 0)
-    work = {"flops": 2 * batch * m * n * k}
-    if tb and m <= DOT_ROWS and (m == 1 or not ta):
+    work, (few_rows, few) = {"flops": 2 * batch * m * n * k}, thin(device)
+    if tb and m <= few_rows and (m == 1 or not ta):
         knl = gemm_kernel(device, "gemm_dots", a.dtype, activation=activation)
         launch(device, knl, (n, batch), (8, 1), a, b, bias, *bias_strides, out, m, n, k, **work)
-    elif not tb and n >= STRIP // 4 and min(m, k) <= STRIP_ROWS:
+    elif not tb and n >= STRIP // 4 and min(m, k) <= few:
         knl = gemm_kernel(device, "gemm_strips", a.dtype, activation=activation)
         size, a_strides = (-(-n // STRIP), -(-m // STRIP_ROWS), batch), (1, m) if ta else (k, 1)
         launch(device, knl, size, (1, 1, 1), a, *a_strides, b, bias, *bias_strides, out, m, n, k, **work)
