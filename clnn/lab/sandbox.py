@@ -103,9 +103,7 @@ class Sandbox:
                 self._process.stdin.close()
             self._process.stdout.close()
             self._process.wait()
-            end = time.monotonic() + 5
-            while _end_marked(self._mark) and time.monotonic() < end:  # what has left the group, and what that starts
-                pass
+            _end_marked(self._mark, self._process.pid)  # what has left the group, and what that starts
             self._process = None
 
     def __enter__(self) -> "Sandbox":
@@ -174,15 +172,32 @@ def _read(pipe) -> dict | None:
     return news if all(isinstance(news[key], str) for key in set(news) - {"value"}) else None
 
 
-def _end_marked(mark: str) -> bool:
-    """End all processes that carry a mark; whether there were any (Linux)."""
-    found = False
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # it has just ended, or is of another user
-            if mark.encode() in file.read_bytes():
-                os.kill(int(file.parent.name), signal.SIGKILL)
-                found = True
-    return found
+def _end_marked(mark: str, group: int, seconds: float = 5) -> None:
+    """End all processes that carry a mark; return when they are gone, and those of a group that was ended (Linux)."""
+    ended, limit = set(), time.monotonic() + seconds
+    while time.monotonic() < limit:
+        there = list(Path("/proc").glob("[0-9]*"))
+        marked = {process.name for process in there if mark.encode() in _content(process / "environ")}
+        for number in marked:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(number), signal.SIGKILL)
+        ended |= marked
+        # A process that ends loses its environment at once, and is there for a while yet.
+        if not marked and not any(_goes_on(process, ended, group) for process in there):
+            return
+
+
+def _goes_on(process: Path, ended: set[str], group: int) -> bool:
+    """Whether a process of these is not at its end yet."""
+    fields = _content(process / "stat").rpartition(b")")[2].split()  # state, parent, group, ...
+    return bool(fields) and fields[0] not in b"ZX" and (process.name in ended or int(fields[2]) == group)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # it has just ended, or is of another user
+        return b""
 
 
 # The other side
