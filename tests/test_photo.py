@@ -39,6 +39,15 @@ def test_any_kind_of_colours(tmp_path, mode):
     assert load_photo(path, 32).shape == (3, 32, 32)
 
 
+def test_sixteen_bits_of_grey(tmp_path):
+    """As scanners and microscopes write them: the same greys as in 8 bits."""
+    grey = np.linspace(0, 65535, 41 * 50).reshape(41, 50)
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray((grey / 257).round().astype(np.uint8)).save(tmp_path / "b.png")
+    got, want = (load_photo(tmp_path / name, 32).astype(int) for name in ("a.png", "b.png"))
+    assert abs(got - want).max() <= 1 and want.max() - want.min() > 200
+
+
 def test_transparent_parts_are_white(tmp_path):
     Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "a.png")
     assert (load_photo(tmp_path / "a.png", 4) == 255).all()

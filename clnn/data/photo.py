@@ -19,6 +19,8 @@ def load_photo(path, side: int) -> np.ndarray:
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # grey in 16 bits, which Pillow's own conversion would cut off at 255
+                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
