@@ -77,26 +77,33 @@ class FlatParameters:
                 p.grad = Tensor(slot, p.device)
 
 
+def _as_list(params) -> list:
+    """One parameter, or an iterable of them, as a list. Raises DTypeError for anything else."""
+    if isinstance(params, Tensor):
+        return [params]
+    if not hasattr(params, "__iter__"):
+        raise DTypeError(f"expected a list of parameters, got {type(params).__name__}: {ADVICE}")
+    return list(params)
+
+
 class Optimizer:
     """What optimisers share: groups of parameters with settings of their own, and steps in one launch a group.
 
     A subclass names in ``numbers`` what it keeps for each number of a parameter, says in ``counts`` whether its state
     dict holds the count of steps, and defines ``_update``.
 
-    ``params`` is an iterable of parameters, or of dicts {"params": ..., setting: value}. ``param_groups`` holds the
-    settings, which may be changed between steps. Raises ValueError if there is no parameter or one stands twice, and
-    DTypeError for what is no tensor of floating-point numbers or was computed from others.
+    ``params`` is a parameter, an iterable of such, or one of dicts {"params": ..., setting: value}. ``param_groups``
+    holds the settings, which may be changed between steps. Raises ValueError if there is no parameter or one stands
+    twice, and DTypeError for what is no tensor of floating-point numbers or was computed from others.
     """
 
     numbers: tuple[str, ...] = ()
     counts = False
 
     def __init__(self, params, defaults: dict):
-        if not hasattr(params, "__iter__"):
-            raise DTypeError(f"an optimiser needs a list of parameters, got {type(params).__name__}: {ADVICE}")
-        params = list(params)
+        params = _as_list(params)
         groups = params if params and isinstance(params[0], dict) else [{"params": params}]
-        self.param_groups = [{**defaults, **g, "params": list(g["params"])} for g in groups]
+        self.param_groups = [{**defaults, **g, "params": _as_list(g["params"])} for g in groups]
         flat = [p for g in self.param_groups for p in g["params"]]
         if not flat or len({id(p) for p in flat}) < len(flat):
             raise ValueError("an optimiser needs parameters, each once")
@@ -281,8 +288,7 @@ CLIP_CHUNK = 1024  # gradients that a work-item squares and adds up
 
 
 def _with_gradients(parameters) -> list[Tensor]:
-    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    return [p for p in given if p.grad is not None]
+    return [p for p in _as_list(parameters) if p.grad is not None]
 
 
 def clip_grad_norm_(parameters, max_norm: float) -> Tensor:

@@ -176,6 +176,28 @@ def test_groups():
         assert_close(tensors[i].numpy(), want, 2e-6, f"parameter {i}")
 
 
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
+def test_a_group_of_one_parameter(kind):
+    """The parameter itself may stand in place of a list, in a group and alone."""
+    found = []
+    for wrap in (lambda t: t, lambda t: [t]):
+        values, (a, b) = parameters(generator(30), [(4, 3), (4,)])
+        opts = [kind([dict(params=wrap(a)), dict(params=wrap(b), lr=0.5)], lr=0.1)]
+        give([a, b], values)
+        opts[0].step()
+        assert [len(g["params"]) for g in opts[0].param_groups] == [1, 1]
+        (c,) = parameters(generator(31), [(5,)])[1]
+        opts.append(kind(wrap(c), lr=0.1))
+        give([c], [np.arange(5)])
+        opts[1].step()
+        found.append([t.numpy() for t in (a, b, c)])
+    for one, listed in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, listed)
+    for wrong in (3, nn.Linear(2, 1)):
+        with pytest.raises(DTypeError, match=r"expected a list of parameters, got (int|Linear): give net"):
+            kind([dict(params=wrong)], lr=0.1)
+
+
 def test_types_mix_in_one_group(device):
     if not device.fp64:
         pytest.skip("the device has no float64")
