@@ -79,8 +79,14 @@ def alexnet_towers(devices: Sequence[Device], classes: int = 1000) -> Towers:
 
     Towers meet before the third convolution and before each fully connected layer, and nowhere else: response
     normalisation, too, stays within a tower, where ``models.alexnet`` looks over the border at two maps of the other.
-    Two towers have 60,965,224 parameters.
+    Two towers have 60,965,224 parameters. They start from PyTorch's first weights; ``load_whole`` takes over others,
+    such as the paper's, with which ``models.alexnet`` starts. Raises ShapeError where the shares cannot be equal.
     """
+    if not devices or 32 % len(devices) or classes % len(devices):  # 32 divides 96, 256, 384 and 4096
+        raise ShapeError(
+            f"AlexNet's maps and {classes} classes cannot be shared out evenly among {len(devices)} devices: expected "
+            "a number that divides 32 and the number of classes, such as 2"
+        )
 
     def tower(n: int) -> list[nn.Sequential]:
         def normalise_and_pool():

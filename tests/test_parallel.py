@@ -150,3 +150,10 @@ def test_alexnet_s_towers_have_the_published_number_of_parameters(halves):
         (48, 3, 11, 11), (48,), (128, 48, 5, 5), (128,),
         (192, 256, 3, 3), (192,), (192, 192, 3, 3), (192,), (128, 192, 3, 3), (128,),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count, classes", [(0, 1000), (3, 1000), (3, 999), (4, 10), (64, 1024)])
+def test_alexnet_is_shared_out_evenly_or_not_at_all(device, count, classes):
+    """Else maps or classes would be missing without a word."""
+    with pytest.raises(ShapeError, match=f"{classes} classes cannot be shared out evenly among {count} devices"):
+        parallel.alexnet_towers([device] * count, classes)
