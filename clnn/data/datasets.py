@@ -17,7 +17,7 @@ from clnn.errors import DataError, DownloadError
 
 
 class DataNote(UserWarning):
-    """The data served are real, but not the whole official set."""
+    """The data served are not the whole official set: a part of it, or a stand-in, which the message names."""
 
 
 Arrays = tuple[np.ndarray, np.ndarray]
