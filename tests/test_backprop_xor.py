@@ -60,6 +60,16 @@ def slopes_of(x, weights, t, bend=lambda h: 1 - h**2, divide=True, order=1, at=0
     return found[::order]
 
 
+class ReturnsNothing(SOLUTIONS["DenseLayer"]):
+    def __call__(self, x):
+        super().__call__(x)
+
+
+class NotCallable:
+    def __init__(self, w, b):
+        self.w, self.b = w, b
+
+
 def central(f, w, d, h):
     return (f(w + h * d) - f(w - h * d)) / (2 * h)
 
@@ -71,6 +81,8 @@ WRONG = [
     ("tanh_slope", lambda y: 1 - np.tanh(y) ** 2, "y is the result of tanh already"),
     ("tanh_slope", lambda y: 1 - y, "the formula has a square"),
     ("tanh_slope", lambda y: y**2 - 1, "wrong sign"),
+    ("tanh_slope", lambda y: 1 - y ^ 2, "A power is written **"),
+    ("tanh_slope", 0.75, "hand over the function itself"),
     ("xor_by_hand", (*STEP, [1, 1], -0.5), "Wrong for the input (1, 1)"),  # OR
     ("xor_by_hand", (*STEP, [-1, 1], 0.5), "the opposite of what it should be"),
     ("xor_by_hand", (*STEP, [0, 1], -0.5), "Wrong for the input (0, 1) and (1, 0) and (1, 1)"),  # AND
@@ -78,12 +90,15 @@ WRONG = [
     ("xor_by_hand", ([[1, 1], [1, 1]], [-0.5, -5], [1, -1], -0.5), "no single neuron can do XOR"),
     ("xor_by_hand", ([1, 1], [-0.5, -1.5], [1, -1], -0.5), "w1 has shape (2,)"),
     ("xor_by_hand", (*STEP, [1, -1]), "four things"),
+    ("xor_by_hand", ([[1, 1], [1]], [-0.5, -1.5], [1, -1], -0.5), "Your w1 is a list whose parts have different"),
+    ("xor_by_hand", (*STEP, [1, {}], -0.5), "Your w2 holds a dict"),
     ("directional_slope", lambda f, w, d, h=1e-5: (f(w + h * d) - f(w)) / h, "one side only"),
     ("directional_slope", lambda f, w, d, h=1e-5: (f(w + h * d) - f(w - h * d)) / h, "2 h apart"),
     ("directional_slope", lambda f, w, d, h=1e-5: (f(w + h) - f(w - h)) / (2 * h), "Where is the direction d?"),
     ("directional_slope", lambda f, w, d, h=1e-5: (f(w - h * d) - f(w + h * d)) / (2 * h), "which of the two values"),
     ("directional_slope", lambda f, w, d, h=1e-5: (f(w + d) - f(w - d)) / 2, "by the whole of d"),
     ("directional_slope", lambda f, w, d, h=1e-5: central(f, w, d, h) / np.linalg.norm(d), "the length of d"),
+    ("directional_slope", lambda f, w, d, h=1e-5: central(f, w, d, 1e-6), "Use the argument h"),
     ("directional_slope", lambda f, w, d, h=1e-5: central(f, w, d, h) * d, "With w of shape"),
     ("dense_layer", layer(output=lambda a: a), "result of layer(x) is wrong"),
     ("dense_layer", layer(da=lambda dy, y: dy), "dw lacks the slope of tanh"),
@@ -97,12 +112,20 @@ WRONG = [
     ("dense_layer", layer(dx=lambda da, dy, w: da @ w), "Your code stops"),
     ("dense_layer", layer(da=lambda dy, y: -dy * (1 - y**2)), "derivative dw has the wrong sign"),
     ("dense_layer", layer(dx=lambda da, dy, w: None), "must return dx"),
+    ("dense_layer", layer(da=lambda dy, y: np.multiply(dy, 1 - y**2, out=dy)), "changes its argument dy"),
+    ("dense_layer", ReturnsNothing, "layer(x) returns None: is a `return` missing"),
+    ("dense_layer", NotCallable, "needs a method __call__"),
+    ("dense_layer", SOLUTIONS["DenseLayer"](np.ones((2, 2)), np.ones(2)), "Hand over the class itself"),
+    ("dense_layer", layer(da=lambda dy, y: dy * y * (1 - y)), "the slope of a sigmoid; this layer has tanh"),
     ("deep_gradients", lambda x, ws, t: slopes_of(x, ws, t, order=-1), "last layer first"),
     ("deep_gradients", lambda x, ws, t: slopes_of(x, ws, t, bend=np.ones_like), "a slope of tanh is missing"),
     ("deep_gradients", lambda x, ws, t: slopes_of(x, ws, t, at=-1), "at the wrong layer"),
     ("deep_gradients", lambda x, ws, t: slopes_of(x, ws, t, divide=False), "the mean divides by their number"),
     ("deep_gradients", lambda x, ws, t: slopes_of(x, ws, t, first=lambda p, t: t - p), "wrong sign"),
+    ("deep_gradients", lambda x, ws, t: slopes_of(x, ws, t, first=lambda p, t: (p - t) * p * (1 - p)), "it cancels"),
     ("deep_gradients", lambda x, ws, t: slopes_of(x, ws, t)[1:], "weight arrays and you return"),
+    ("deep_gradients", lambda x, ws, t: [None] * len(ws), "The gradient by weights[0] is None"),
+    ("deep_gradients", lambda x, ws, t: (slopes_of(x, ws, t), ws.reverse())[0], "changes its argument weights"),
     ("deep_gradients", lambda x, ws, t: slopes_of(x, ws, t)[0], "Return a list"),
     ("paths", (10, 4, 2), "one path only"),
     ("paths", (6, 4, 2), "one path only"),

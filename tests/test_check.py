@@ -1,5 +1,6 @@
 """Exercises that check themselves: what is done, right and wrong, and what is said about it."""
 
+import functools
 import importlib
 import pkgutil
 import random
@@ -11,7 +12,7 @@ import clnn
 from clnn import lab
 from clnn.errors import ClnnError
 from clnn.lab import exercises
-from clnn.lab.check import NotDone, Wrong, compare, exercise, exercises_of, expect
+from clnn.lab.check import NotDone, Wrong, compare, exercise, exercises_of, expect, numbers, unchanged
 
 module = importlib.import_module("clnn.lab.check")  # as an attribute of clnn.lab it is the function
 
@@ -185,10 +186,14 @@ def test_a_check_may_say_so_itself():
         ("mse", lambda p, t: np.inf - np.inf, "holds NaN"),
         ("mse", lambda p, t: {}, "Your result is a dict; numbers are expected."),
         ("mse", lambda p, t: [[1.0], [1.0, 2.0]], "parts have different lengths"),
-        ("mse", lambda p, t: 1j * p, "holds complex128"),
+        ("mse", lambda p, t: 1j * p, "holds complex128; real numbers are expected"),
+        ("mse", lambda p, t: [1.0, None], "Your result holds None; numbers are expected."),
+        ("mse", functools.partial(lambda p, t: None), "Your result is None; numbers are expected."),
+        ("mse", lambda p, t: np.array([{}, 1, "x"], object), "holds a dict and a str; numbers are expected."),
+        ("mse", lambda p, t: np.mean((p - t) ^ 2), "A power is written **: ^ is another operation"),
         ("mse", lambda p, t: "small", "holds text; floats expected"),
         ("mse", lambda p: 1.0, "takes 1 positional argument but 2 were given"),
-        ("mse", 0.5, "not callable"),
+        ("mse", 0.5, "It is a float, which is not callable: hand over the function itself, without brackets."),
         ("scale", lambda x: 2 * x.T, "rows and columns are exchanged"),
         ("scale", lambda x: 2 * x[:, :2], "has shape (3, 2), expected is shape (3, 3)."),
         ("scale", lambda x: (2 * x).ravel(), "has shape (9,), expected is shape (3, 3); the numbers in it are right"),
@@ -198,7 +203,9 @@ def test_a_check_may_say_so_itself():
         ("steps", lambda n, k: n // k + n - 1, "is always too small by 1."),
         ("steps", lambda n, k: n + k, "With n = 7, k = 6: your result is 13, which is too large."),
         ("both", lambda x: x.mean(0), "returns one value; expected: 2 values."),
+        ("both", lambda x: [x.mean(0), x.std(0)], "expected: 2 values. Write them after `return` with commas"),
         ("both", lambda x: (x.mean(0), x.std(0), 1), "returns 3 values; expected: 2 values."),
+        ("both", lambda x: (x.mean(0), None), "Value 2 of your result is None; numbers are expected."),
         ("both", lambda x: (x.mean(0), x.var(0)), "value 2 of your result is wrong in 5 of 5 places"),
         ("softmax", lambda x: clnn.ops.softmax(x).numpy(), "returns a NumPy array. A Tensor is expected"),
         ("softmax", lambda x: clnn.tensor(clnn.ops.softmax(x).numpy()), "No gradient arrives: the gradient by x"),
@@ -325,7 +332,26 @@ def test_expect():
         expect(1.0, "spam")
     with pytest.raises(Wrong, match=r"^Your result is a NumPy array; a Tensor is expected"):
         expect(np.ones(2), clnn.ones(2))
+    with pytest.raises(Wrong, match=r"^The weight is None; numbers are expected\.$"):
+        expect(None, np.zeros(2), "the weight")
     expect(1.001, 1.0, tolerance=0.01)
+
+
+def test_numbers():
+    for value in (clnn.tensor([1.0, 2.0]), [1, 2], (np.float32(1), 2.0), np.array([1, 2.0], object)):
+        assert numbers(value).tolist() == [1, 2] and numbers(value).dtype.kind == "f"
+    with pytest.raises(Wrong, match=r"^The weight is a list whose parts have different lengths\.$"):
+        numbers([[1], [1, 2]], "the weight")
+    with pytest.raises(Wrong, match=r"^Your result is text; numbers are expected\.$"):
+        numbers(["1", 2])
+
+
+def test_unchanged():
+    unchanged("w", [np.ones(2), 3], [np.ones(2), 3])
+    unchanged("w", np.array([np.nan]), np.array([np.nan]))
+    for now, former in ((clnn.zeros(2), clnn.ones(2)), ([np.ones(2)], []), ([np.ones(2)], [np.zeros(2)])):
+        with pytest.raises(Wrong, match=r"^Your function changes its argument w\. Leave it as it is"):
+            unchanged("w", now, former)
 
 
 # Finding checks

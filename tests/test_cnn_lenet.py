@@ -59,6 +59,8 @@ WRONG = [
     ("sharpen", sharper(40, -8, 0), "differences to four neighbours"),
     ("sharpen", sharper(72, -8, -8), "differences to the eight neighbours"),
     ("sharpen", np.ones((5, 5)) / 25, "yours has shape (5, 5)"),
+    ("sharpen", [[-1, -1, -1], [-1, 16], [-1, -1, -1]], "Your kernel is a list whose parts have different lengths"),
+    ("sharpen", lambda image: image, "Your kernel is a function; numbers are expected"),
     ("strided_convolution", lambda x, w, s, p: slide(x, w, 1, p), "The stride is left out"),
     ("strided_convolution", lambda x, w, s, p: slide(x, w, s, 0), "The padding is left out"),
     ("strided_convolution", lambda x, w, s, p: slide(x, w, s, p, step=1), "but they lie one pixel apart"),
@@ -76,6 +78,7 @@ WRONG = [
     ("conv_costs", lambda c, f, k, r, w: costs(1, f, k, r, w), "a table of weights for each channel"),
     ("conv_costs", lambda c, f, k, r, w: costs(c, f, k, r, w, products=f * c * k * k), "once at every place"),
     ("conv_costs", lambda c, f, k, r, w: costs(c, f, k, r, w)[0], "one value; expected: 2 values"),
+    ("conv_costs", lambda c, f, k, r, w: [*costs(c, f, k, r, w)], "with commas between, not as a list"),
     ("batch_cross_entropy", lambda z, t: loss(z, t).sum(), "their mean is wanted"),
     ("batch_cross_entropy", lambda z, t: loss(z, t), "their mean is wanted"),
     ("batch_cross_entropy", lambda z, t: -loss(z, t).mean(), "wrong sign"),
@@ -88,6 +91,7 @@ WRONG = [
     ("sgd_step_of_lenet", lambda w, v, g, lr, m, d: step(w, v, g, lr, 0, d), "The momentum is left out"),
     ("sgd_step_of_lenet", lambda w, v, g, lr, m, d: (w - lr * v, m * v + g + d * w), "compute the new one first"),
     ("sgd_step_of_lenet", lambda w, v, g, lr, m, d: step(w, v, g, lr, m, d)[::-1], "wrong order"),
+    ("sgd_step_of_lenet", lambda w, v, g, lr, m, d: (w - lr * g, None), "Value 2 of your result is None"),
 ]  # fmt: skip
 
 

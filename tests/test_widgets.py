@@ -3,8 +3,10 @@
 import base64
 import io
 import sys
+from pathlib import Path
 
 import matplotlib
+import nbformat
 import numpy as np
 import pytest
 from jupyter_client.manager import start_new_kernel
@@ -16,6 +18,7 @@ from clnn.lab import widgets
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 matplotlib.use("Agg")
+COURSE = Path(__file__).parents[1] / "course"
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,15 @@ def test_picture_of_the_first_values_and_of_those_given():
     assert pixels(started.png).shape[:2] == (10, 30)
     assert np.allclose(pixels(started.png)[..., :3], 0.6, atol=0.01)
     assert repr(started) == "explore: rate = 0.6, n = 3, kind = plain"
+
+
+@pytest.mark.parametrize("path", sorted(COURSE.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_page_stores_a_picture_for_those_who_cannot_slide(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and (explorers := cell.source.count("lab.explore(")):
+            pictures = [out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {})]
+            assert len(pictures) >= explorers, cell.id
+            assert all(pixels(base64.b64decode(png)).shape[1] >= 300 for png in pictures), cell.id
 
 
 def test_nothing_is_left_open_that_draw_opened_and_all_that_was_there_is():

@@ -89,7 +89,7 @@ def check(name: str, answer) -> Result:
         dots = _dots_left(answer)
         if dots or isinstance(error, (NotDone, NotImplementedError)):
             return Result(name, False, False, str(error) if isinstance(error, NotDone) and not dots else "")
-        return Result(name, False, True, str(error) if isinstance(error, Wrong) else _explain(error))
+        return Result(name, False, True, str(error) if isinstance(error, Wrong) else _explain(error, answer))
     return Result(name, True, True, "")
 
 
@@ -138,14 +138,32 @@ def compare(name, cases, reference, faults=None, *, gradient=False, tolerance=1e
         names = _names(answer, len(given[0]))
         inputs = [_given(names, case) for case in given]
         for i, what in enumerate(_titles(names, given[0], gots, wants, gradient)):
-            _tell(what, [(got[i], want[i]) for got, want in zip(gots, wants)], inputs, limit)
+            pairs = [(got[i], want[i]) for got, want in zip(gots, wants)]
+            if gradient and any(got is None and not _same(got, want, limit) for got, want in pairs):
+                raise Wrong(f"No gradient arrives: {what} is missing. Is the tape cut, by numpy() or detach()?")
+            _tell(what, pairs, inputs, limit)
 
     _register(name, cases.__module__, judge)
 
 
 def expect(got, want, what: str = "your result", tolerance: float = 1e-5) -> None:
     """For ``exercise``: raise Wrong with the first difference of ``got`` from ``want`` in type, shape or value."""
+    _array(got, what)
     _tell(what, [(got, want)], [""], tolerance)
+
+
+def numbers(value, what: str = "your result") -> np.ndarray:
+    """For ``exercise``: a Tensor, array, list or number as an array of floats. Raises Wrong for anything else."""
+    array = _array(value, what)
+    if array.dtype.kind == "U":
+        raise Wrong(_sentence("", what, "is text; numbers are expected"))
+    return array.astype(float)
+
+
+def unchanged(name: str, value, former) -> None:
+    """For ``exercise``: raise Wrong where the answer changed its argument ``name``, which was ``former``, in place."""
+    if not _unchanged(value, former):
+        raise Wrong(f"Your function changes its argument {name}. Leave it as it is and make a new array.")
 
 
 # Finding a check
@@ -241,12 +259,16 @@ def _watched(answer):
     return call
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, answer) -> str:
     """The exception's words, after the last line of the student's own code that ran."""
     words = f"{type(error).__name__}: {error}".strip().removesuffix(":")
     own = own_frames(error)
     if not own:  # called with other arguments than it takes, or its result fits nothing
+        if not callable(answer) and "object is not callable" in words:
+            words = f"It is {_kind(answer)}, which is not callable: hand over the function itself, without brackets."
         return f"The check cannot use your answer. {words}"
+    if "bitwise_xor" in words or "operand type(s) for ^" in words:
+        words += ". A power is written **: ^ is another operation"
     line = f", `{own[-1].line}`" if own[-1].line else ""
     return f"Your code stops in {own[-1].name}, line {own[-1].lineno}{line}. {words}"
 
@@ -314,10 +336,13 @@ def _names(function, count: int) -> list[str]:
 def _values(function, case, exact=False) -> list:
     given = _copied(case)
     result = function(*given)
-    for name, value, former in zip(_names(function, len(case)), given, case):
-        if not exact and not _unchanged(value, former):
-            raise Wrong(f"Your function changes its argument {name}. Leave it as it is and make a new array.")
-    return list(_tuple(result))
+    results = list(_tuple(result))
+    if not exact:
+        for name, value, former in zip(_names(function, len(case)), given, case):
+            unchanged(name, value, former)
+        for i, part in enumerate(results):
+            _array(part, "your result" if len(results) == 1 else f"value {i + 1} of your result")
+    return results
 
 
 def _is_real(value) -> bool:
@@ -364,20 +389,25 @@ def _slope(function, inputs, i, weights) -> np.ndarray:
 
 def _kind(value) -> str:
     """What a value is, in words."""
-    names = {"ndarray": "a NumPy array", "Tensor": "a Tensor", "int": "an integer"}
+    names = {"ndarray": "a NumPy array", "int": "an integer", "NoneType": "None", "ellipsis": "..."}
     return names.get(type(value).__name__, f"a {type(value).__name__}")
 
 
-def _array(value) -> np.ndarray:
-    """The result as an array: of a Tensor, a list or a number alike. Raises Wrong for what is none of them."""
+def _array(value, what: str = "your result") -> np.ndarray:
+    """The result as an array: of a Tensor, a list, a number or a text alike. Raises Wrong for what is none of them."""
     if not isinstance(value, (Tensor, np.ndarray, np.generic, bool, int, float, str, list, tuple)):
-        raise Wrong(f"Your result is {_kind(value)}; numbers are expected.")
+        raise Wrong(_sentence("", what, f"is {_kind(value)}; numbers are expected"))
     try:
         array = np.asarray(value)
     except ValueError:
-        raise Wrong("Your result is a list whose parts have different lengths.") from None
+        raise Wrong(_sentence("", what, "is a list whose parts have different lengths")) from None
+    if array.dtype.kind == "O":
+        kinds = sorted({_kind(x) for x in array.flat if not isinstance(x, (int, float, np.integer, np.floating))})
+        if kinds:
+            raise Wrong(_sentence("", what, f"holds {' and '.join(kinds)}; numbers are expected"))
+        array = array.astype(float)
     if array.dtype.kind not in "biufU":
-        raise Wrong(f"Your result holds {array.dtype.name}; numbers are expected.")
+        raise Wrong(_sentence("", what, f"holds {array.dtype.name}; real numbers are expected"))
     return array
 
 
@@ -484,8 +514,6 @@ def _element(got, want, tolerance) -> str:
 def _tell(what, results, inputs, tolerance) -> None:
     """Raise Wrong with the first difference in ``results``, one (got, want) for each case of ``inputs``."""
     for (got, want), given in zip(results, inputs):
-        if got is None and not _same(got, want, tolerance):
-            raise Wrong(f"No gradient arrives: {what} is missing. Is the tape cut, by numpy() or detach()?")
         if got is not None and want is not None and (fault := _misfit(got, want)):
             raise Wrong(_sentence(given, what, fault))
     pairs = [(_array(got), _array(want)) for got, want in results if got is not None and want is not None]
@@ -526,5 +554,7 @@ def _titles(names, case, gots, wants, gradient) -> list[str]:
         return ["your result", *(f"the gradient by {name}" for name, x in zip(names, case) if _is_real(x))]
     count = len(wants[0])
     if wrong := next((got for got in gots if len(got) != count), None):
-        raise Wrong(f"Your function returns {_count(len(wrong))}; expected: {_count(count)}.")
+        listed = len(wrong) == 1 and isinstance(wrong[0], list) and len(wrong[0]) == count
+        hint = " Write them after `return` with commas between, not as a list." * listed
+        raise Wrong(f"Your function returns {_count(len(wrong))}; expected: {_count(count)}.{hint}")
     return ["your result"] if count == 1 else [f"value {i + 1} of your result" for i in range(count)]

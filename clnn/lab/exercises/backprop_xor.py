@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from ..check import Wrong, compare, exercise, expect
+from ..check import Wrong, compare, exercise, expect, numbers, unchanged
 
 compare(
     "tanh_slope",
@@ -29,7 +29,7 @@ def xor_by_hand(answer, rng):
         raise Wrong("The answer is four things: w1, b1, w2 and b2.")
     parts = {}
     for (name, shape), value in zip({"w1": (2, 2), "b1": (2,), "w2": (2,), "b2": ()}.items(), answer):
-        parts[name] = np.asarray(value, float)
+        parts[name] = numbers(value, f"your {name}")
         if parts[name].shape != shape:
             raise Wrong(f"{name} has shape {parts[name].shape}, expected is {shape}.")
     hidden = {x: (np.array(x) @ parts["w1"] + parts["b1"] > 0).astype(float) for x in XOR}
@@ -76,6 +76,9 @@ compare(
         "Where is the direction d? You step by the same h in every element of w.": (
             lambda f, w, d, h: (f(w + h) - f(w - h)) / (2 * h)
         ),
+        "The check brings an h of its own, and you step by another. Use the argument h.": (
+            lambda f, w, d, h: (f(w + 1e-5 * d) - f(w - 1e-5 * d)) / 2e-5
+        ),
         "You step by the whole of d. A slope wants a small step: h times d.": (
             lambda f, w, d, h: (f(w + d) - f(w - d)) / 2
         ),
@@ -116,16 +119,23 @@ def paths(answer, rng):
 def dense_layer(answer, rng):
     """A class: DenseLayer(w, b), called with x, then backward(dy), which returns dx and keeps dw and db."""
     examples, inputs, outputs = (int(n) for n in rng.choice([2, 3, 4, 5, 7], 3, replace=False))
+    if hasattr(type(answer), "backward"):
+        raise Wrong("Hand over the class itself, not an object of it.")
     w, b = rng.normal(size=(inputs, outputs)), rng.normal(size=outputs)
-    layer = answer(w.copy(), b.copy())
-    layer(rng.normal(size=(examples + 1, inputs)))  # what it keeps of an earlier batch must not matter
-    x = rng.normal(size=(examples, inputs))
-    y = np.tanh(x @ w + b)
+    x, dy = rng.normal(size=(examples, inputs)), rng.normal(size=(examples, outputs))
+    y, former = np.tanh(x @ w + b), {"w": w, "b": b, "x": x, "dy": dy}
+    given = {name: value.copy() for name, value in former.items()}
+    layer = answer(given["w"], given["b"])
     if not callable(layer):
         raise Wrong("An object of your class cannot be called: it needs a method __call__(self, x).")
-    expect(layer(x.copy()), y, "the result of layer(x)")
-    dy = rng.normal(size=y.shape)
-    dx = layer.backward(dy.copy())
+    layer(rng.normal(size=(examples + 1, inputs)))  # what it keeps of an earlier batch must not matter
+    result = layer(given["x"])
+    if result is None:
+        raise Wrong("layer(x) returns None: is a `return` missing in __call__?")
+    expect(result, y, "the result of layer(x)")
+    dx = layer.backward(given["dy"])
+    for name, value in given.items():
+        unchanged(name, value, former[name])
     if dx is None:
         raise Wrong("backward(dy) returns None; it must return dx, for the layer before this one.")
     if isinstance(dx, (tuple, list)):
@@ -133,9 +143,11 @@ def dense_layer(answer, rng):
     for name in ("dw", "db"):
         if not hasattr(layer, name):
             raise Wrong(f"After backward(dy) the layer has no {name}: keep it as self.{name}.")
+        numbers(getattr(layer, name), f"the derivative {name}")
     da = dy * (1 - y**2)
     again = "The slope is taken of tanh(y), but y is the result of tanh already."
     _refuse(layer.dw, x.T @ (dy * (1 - np.tanh(y) ** 2)), again)
+    _refuse(layer.dw, x.T @ (dy * y * (1 - y)), "That is the slope of a sigmoid; this layer has tanh.")
     mean = "dw is the mean over the examples; how much dy counts is settled before it arrives, and shares add up."
     _refuse(layer.dw, x.T @ da / examples, mean)
     _refuse(layer.dw, x.T @ dy, "dw lacks the slope of tanh: dy must pass back through tanh before it meets x.")
@@ -152,13 +164,13 @@ def _refuse(got, fault, text: str) -> None:
         raise Wrong(text)
 
 
-def _deep(x, weights, t, slope=lambda y: 1 - y**2, shift: int = 0, divide: bool = True) -> list:
+def _deep(x, weights, t, slope=lambda y: 1 - y**2, shift: int = 0, divide: bool = True, last=lambda p: 1) -> list:
     """The gradients of the net of ``deep_gradients``; the other arguments are ways to get it wrong."""
     kept = [x]
     for w in weights[:-1]:
         kept.append(np.tanh(kept[-1] @ w))
-    da = 1 / (1 + np.exp(-kept[-1] @ weights[-1])) - t
-    da = da / len(x) if divide else da
+    p = 1 / (1 + np.exp(-kept[-1] @ weights[-1]))
+    da = (p - t) * last(p) / (len(x) if divide else 1)
     gradients = []
     for layer in reversed(range(len(weights))):
         gradients.insert(0, kept[layer].T @ da)
@@ -175,9 +187,12 @@ def deep_gradients(answer, rng):
     sizes = [int(rng.integers(2, 5))] + [width] * (depth - 1) + [1]  # equal widths: a mixed-up layer still fits
     weights = [rng.normal(size=shape) for shape in itertools.pairwise(sizes)]
     x, t = rng.normal(size=(examples, sizes[0])), rng.integers(0, 2, (examples, 1)).astype(float)
-    got = answer(x.copy(), [w.copy() for w in weights], t.copy())
+    given = x.copy(), [w.copy() for w in weights], t.copy()
+    got = answer(*given)
+    for name, value, former in zip(("x", "weights", "t"), given, (x, weights, t)):
+        unchanged(name, value, former)
     if not isinstance(got, (list, tuple)):
-        raise Wrong(f"Return a list with a gradient for each weight array; yours is a {type(got).__name__}.")
+        raise Wrong(f"Return a list with a gradient for each weight array; a single {type(got).__name__} came.")
     if len(got) != depth:
         raise Wrong(f"There are {depth} weight arrays and you return {len(got)} gradients.")
     faults = {
@@ -190,6 +205,9 @@ def deep_gradients(answer, rng):
             x, weights, t, shift=-1
         ),
         "Your loss adds up the examples; the mean divides by their number.": _deep(x, weights, t, divide=False),
+        "The slope of the last sigmoid is in it; together with the cross-entropy it cancels, as in 3.2.": _deep(
+            x, weights, t, last=lambda p: p * (1 - p)
+        ),
     }
     for text, fault in faults.items():
         if all(np.shape(g) == f.shape and np.allclose(g, f) for g, f in zip(got, fault)):

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ...ops import softmax
-from ..check import Wrong, compare, exercise, expect
+from ..check import Wrong, compare, exercise, expect, numbers
 
 
 def _windows(images, size: int, stride: int):
@@ -18,7 +18,7 @@ def _convolve(image, kernel, stride=1, padding=0):
 
 @exercise("sharpen")
 def sharpen(answer, rng):
-    kernel = np.asarray(answer, float)
+    kernel = numbers(answer, "your kernel")
     if kernel.shape != (3, 3):
         raise Wrong(f"A kernel of shape (3, 3) is expected, yours has shape {kernel.shape}.")
     if not np.isclose(kernel.sum(), 1):
