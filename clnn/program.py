@@ -18,7 +18,7 @@ import pyopencl as cl
 import pyopencl.array
 
 from .device import Device
-from .errors import KernelCompileError
+from .errors import KernelCompileError, ShapeError
 
 FLOAT32 = np.dtype(np.float32)
 SCALARS = {
@@ -29,6 +29,7 @@ C_NAMES = {np.dtype(t): name for t, name in zip("fdi?", ("float", "double", "int
 
 Array = cl.array.Array
 MOST_UPLOADS = 32  # copies to the device that may be under way
+MOST_ELEMENTS = 2**31 - 1  # of an array: kernels count them in int
 
 
 @lru_cache(maxsize=8192)
@@ -58,9 +59,17 @@ def wrap(owner, buffer, shape: tuple[int, ...], dtype) -> cl.array.Array:
 
 
 def empty(device: Device, shape: tuple[int, ...], dtype=FLOAT32) -> cl.array.Array:
-    """An array of the device's pool, C-contiguous from offset 0, its contents undefined."""
-    dtype = np.dtype(dtype)
-    return wrap(device, device.allocate(math.prod(shape) * dtype.itemsize), shape, dtype)
+    """An array of the device's pool, C-contiguous from offset 0, its contents undefined.
+
+    Raises DeviceMemoryError where it does not fit, ShapeError where its elements are more than kernels can count.
+    """
+    dtype, size = np.dtype(dtype), math.prod(shape)
+    buffer = device.allocate(size * dtype.itemsize)
+    if size > MOST_ELEMENTS:
+        raise ShapeError(
+            f"an array of shape {shape} has more than {MOST_ELEMENTS:,} elements: use a smaller batch or net"
+        )
+    return wrap(device, buffer, shape, dtype)
 
 
 def c_name(dtype) -> str:
@@ -110,8 +119,10 @@ def _with_headers(text: str) -> str:
 
 
 def _knows_arguments(program: cl.Program) -> bool:
+    taking = [each for each in program.all_kernels() if each.num_args]  # there may be none
     try:
-        program.all_kernels()[0].get_arg_info(0, cl.kernel_arg_info.TYPE_NAME)
+        for each in taking[:1]:
+            each.get_arg_info(0, cl.kernel_arg_info.TYPE_NAME)
     except cl.RuntimeError:
         return False
     return True

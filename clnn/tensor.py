@@ -9,6 +9,7 @@ The operations stand in ``clnn.ops`` and attach themselves to ``Tensor`` as meth
 
 import contextlib
 import itertools
+import operator
 
 import numpy as np
 
@@ -150,11 +151,12 @@ class Tensor:
             raise GraphError("retain_grad() of a tensor that depends on nothing with requires_grad=True")
         self._keep_grad = True
 
-    def backward(self, gradient: "Tensor | None" = None) -> None:
+    def backward(self, gradient: "Tensor | None" = None, retain_graph: bool = False) -> None:
         """Add to ``grad`` of every leaf that requires it the derivative of this tensor by that leaf.
 
-        ``gradient`` weighs the elements; it may be left out where there is one element only. The tape is used up.
-        Raises GraphError where there is no tape, or it was used up before, and ShapeError for a wrong gradient.
+        ``gradient`` weighs the elements; it may be left out where there is one element only. The tape is used up and
+        its memory given back, unless ``retain_graph`` keeps it for another backward(). Raises GraphError where there is
+        no tape, or it was used up before, and ShapeError for a wrong gradient.
         """
         if not self.requires_grad:
             raise GraphError("backward() from a tensor that depends on nothing with requires_grad=True")
@@ -171,7 +173,7 @@ class Tensor:
         if gradient.dtype != self.dtype:
             raise DTypeError(f"the gradient is {gradient.dtype.name}, the tensor {self.dtype.name}")
         with no_grad():
-            _walk_back(self, gradient.array)
+            _walk_back(self, gradient.array, retain_graph)
 
     def _receive(self, array) -> None:
         """Add an arriving gradient to ``grad``; in the optimiser's slot where there is one."""
@@ -245,7 +247,7 @@ class Function:
         return program.empty(self.device, t.shape, t.dtype)
 
 
-def _walk_back(root: Tensor, gradient) -> None:
+def _walk_back(root: Tensor, gradient, retain_graph: bool) -> None:
     """Send the gradient from the root along the tape, each function once, the last recorded first: what was asked of
     several devices in turn goes back in turn, so that none waits while another works through all of its part."""
     waiting = {id(root): gradient}
@@ -263,13 +265,14 @@ def _walk_back(root: Tensor, gradient) -> None:
         for source, part in zip(node.inputs, node.backward(grad), strict=True):
             if part is None or not source.requires_grad:
                 continue
-            if source.node is None and source is not root:
+            if source.node is None:
                 source._receive(part)  # at once, so that a parameter used twice finds its slot taken
             elif (former := waiting.get(id(source))) is None:
                 waiting[id(source)] = part
             else:
                 waiting[id(source)] = (Tensor(former, source.device) + Tensor(part, source.device)).array
-        node.__dict__.clear()  # frees what forward kept
+        if not retain_graph:
+            node.__dict__.clear()  # frees what forward kept
 
 
 def tape_behind(root: Tensor) -> list[Tensor]:
@@ -284,7 +287,10 @@ def tape_behind(root: Tensor) -> list[Tensor]:
             stack.append((t, True))
             if t.node is not None:
                 if "inputs" not in t.node.__dict__:
-                    raise GraphError("the tape was used up by an earlier backward(): compute the result anew")
+                    raise GraphError(
+                        "the tape was used up by an earlier backward(): compute the result anew, or keep the tape "
+                        "there with backward(retain_graph=True)"
+                    )
                 stack.extend((source, False) for source in t.node.inputs if source.requires_grad)
     return order
 
@@ -347,8 +353,14 @@ def _host_array(data, dtype, device) -> np.ndarray:
 def full(size, fill_value, *, dtype=np.float32, requires_grad: bool = False, device=None) -> Tensor:
     """A tensor of the given size, every element ``fill_value``. Raises ShapeError and DTypeError as ``tensor`` does."""
     target = get_device(device)
-    shape = _shape((size,))
-    result = Tensor(program.fill(program.empty(target, shape, element_type(dtype, target)), fill_value), target)
+    shape, kind = _shape((size,)), element_type(dtype, target)
+    try:
+        value = np.asarray(fill_value, kind)
+    except (OverflowError, TypeError, ValueError):
+        raise DTypeError(f"fill_value {fill_value!r} is no number that {kind} holds") from None
+    if value.ndim:
+        raise ShapeError(f"fill_value is one number, got an array of shape {value.shape}")
+    result = Tensor(program.fill(program.empty(target, shape, kind), value), target)
     return result.requires_grad_() if requires_grad else result
 
 
@@ -391,7 +403,16 @@ def arange(*bounds, dtype=None, device=None) -> Tensor:
 
 def _shape(size) -> tuple[int, ...]:
     """A shape from ``2, 3`` or ``(2, 3)``."""
-    shape = tuple(size[0]) if len(size) == 1 and isinstance(size[0], tuple | list) else tuple(size)
+    shape = sizes_of(size)
     if any(n < 1 for n in shape):
         raise ShapeError(f"a tensor needs at least one element along each dimension, not {shape}")
-    return tuple(int(n) for n in shape)
+    return shape
+
+
+def sizes_of(size) -> tuple[int, ...]:
+    """The integers of ``2, 3`` or ``(2, 3)``. Raises ShapeError for other numbers."""
+    sizes = size[0] if len(size) == 1 and isinstance(size[0], tuple | list) else size
+    try:
+        return tuple(operator.index(n) for n in sizes)
+    except TypeError:
+        raise ShapeError(f"a shape consists of integers, got {tuple(sizes)}: divide sizes with //") from None

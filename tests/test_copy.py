@@ -148,6 +148,9 @@ def test_wrong_shapes():
     for shape in ((5, 5), (-1, 7), (-1, -1, 24), (0, -1), (2, 3, 5), (-2, -12)):
         with pytest.raises(ShapeError, match=r"24 elements of shape \(2, 3, 4\)"):
             x.reshape(shape)
+    for shape in ((x.size / 6, 6), (2.0, 3, 4), ("2", 12)):
+        with pytest.raises(ShapeError, match=r"a shape consists of integers, .* divide sizes with //"):
+            x.reshape(shape)
     for order in ((0, 1), (0, 0, 1), (0, 1, 2, 2)):
         with pytest.raises(ShapeError, match="each of the 3 dimensions once"):
             x.permute(order)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 import clnn
 from clnn import ops
-from clnn.errors import DTypeError, ShapeError
+from clnn.errors import DTypeError, GraphError, ShapeError
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -277,6 +277,38 @@ def test_add_in_place():
         x.add_(clnn.zeros(7))
     with pytest.raises(DTypeError, match="float32 and int32"):
         x.add_(clnn.zeros(5, 7, dtype=np.int32))
+
+
+def test_add_in_place_where_it_would_have_to_be_recorded():
+    x, y = clnn.tensor([1.0, 2.0], requires_grad=True), clnn.ones(2)
+    for wrong in (lambda: x.add_(y), lambda: y.add_(x), lambda: (x * 2).add_(y)):
+        with pytest.raises(GraphError, match=r"add_ is not recorded.*write x \+ y"):
+            wrong()
+    with clnn.no_grad():
+        assert x.add_(y) is x and y.add_(x.detach()) is y
+    assert x.numpy().tolist() == [2, 3] and y.numpy().tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("change", [operator.iadd, operator.isub, operator.imul, operator.itruediv])
+def test_assignments_with_an_operator(change):
+    """As in PyTorch leaves that require a gradient are changed themselves, where nothing is recorded."""
+    rng = generator(3)
+    a, b = positive(rng, 4, 3), positive(rng, 3)
+    net = clnn.modules.Linear(3, 4, bias=False)
+    net.load_state_dict({"weight": a})
+    weight, memory = net.weight, net.weight.array
+    with pytest.raises(GraphError, match=r"only where nothing is recorded: with clnn\.no_grad\(\)"):
+        change(net.weight, clnn.tensor(b))
+    with clnn.no_grad():
+        net.weight = change(net.weight, clnn.tensor(b))
+        with pytest.raises(ShapeError, match=r"a shape of \(2, 4, 3\) into one of \(4, 3\)"):
+            change(net.weight, clnn.ones(2, 1, 1))
+    assert net.weight is weight and weight.array is memory and weight.requires_grad
+    assert_close(weight.numpy(), change(a.copy(), b), 1e-6, "weight")
+    x = clnn.tensor(a)
+    y = change(x, clnn.tensor(b, requires_grad=True))  # any other tensor: a new one, recorded
+    assert y is not x and y.requires_grad and x.numpy().tolist() == a.astype(np.float32).tolist()
+    assert_close(y.numpy(), change(a.copy(), b), 1e-6, "result")
 
 
 @given(a=sides, b=sides)

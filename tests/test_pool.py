@@ -121,6 +121,12 @@ def test_infinity_and_integers(form):
     np.testing.assert_array_equal(got.numpy(), pooled(x.astype(float), largest, 2, 1, 1, 1, False))
 
 
+def test_means_of_integers_are_no_integers(form):
+    x = clnn.tensor([[[[0, 1], [1, 1]]]])
+    for got in (avg_pool2d(x, 2), adaptive_avg_pool2d(x, 1)):
+        assert got.dtype == np.float32 and got.item() == 0.75
+
+
 @pytest.mark.parametrize("stride", [1, 3])
 def test_windows_that_see_no_pixel(form, stride):
     """Dilated windows may step over a small image: no number is the largest, and no gradient goes anywhere."""

@@ -103,6 +103,14 @@ def test_broadcast_to(shapes, seed):
     check(lambda t: t.expand((2, 3, 4, 5)), lambda v: np.broadcast_to(v, (2, 3, 4, 5)), x)
 
 
+@pytest.mark.parametrize("shape, to, want", [
+    ((2, 1), (-1, 3), (2, 3)), ((4,), (2, -1), (2, 4)), ((1, 3), (-1, -1), (1, 3)),
+    ((3, 1, 2), (5, -1, 4, -1), (5, 3, 4, 2)),
+])  # fmt: skip
+def test_sizes_left_as_they_are(shape, to, want):
+    check(lambda t: t.expand(*to), lambda v: np.broadcast_to(v, want), numbers(generator(4), *shape))
+
+
 def test_single_numbers():
     x = numbers(generator(6))
     for name, (function, reference, _) in REDUCTIONS.items():
@@ -118,7 +126,7 @@ def test_dimensions_that_do_not_fit():
             function(2)
     with pytest.raises(ShapeError, match="twice"):
         x.sum((1, -1))
-    for shape in ((3, 3), (3,), (2, 0), (2, 3, 1)):
+    for shape in ((3, 3), (3,), (2, 0), (2, 3, 1), (-1, 2, 3), (-1,), (2, -2)):
         with pytest.raises(ShapeError, match="cannot be repeated"):
             x.broadcast_to(shape)
     with pytest.raises(DTypeError, match="booleans"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clnn
-from clnn import ops
+from clnn import ops, program
 from clnn.errors import ClnnError, DeviceError, DTypeError, GraphError, ShapeError
 from clnn.tensor import Function
 
@@ -109,6 +109,24 @@ def test_filled():
     for wrong in (lambda: clnn.zeros(2, 0), lambda: clnn.ones(-1), lambda: clnn.full((3, 0), 1), lambda: clnn.rand(0)):
         with pytest.raises(ShapeError, match="at least one element along each dimension"):
             wrong()
+    for size in ((2.0, 3), (2.5,), ("2",), (clnn.ones(2).size / 1,)):
+        with pytest.raises(ShapeError, match=r"a shape consists of integers, .* divide sizes with //"):
+            clnn.zeros(*size)
+    for value in (2**31, -np.inf, np.nan, "a"):
+        with pytest.raises(DTypeError, match="is no number that int32 holds"):
+            clnn.full(3, value, dtype=np.int32)
+    with pytest.raises(ShapeError, match=r"fill_value is one number, got an array of shape \(2,\)"):
+        clnn.full(4, [1, 2])
+
+
+def test_more_elements_than_kernels_count(monkeypatch):
+    """For every array, also those that an operation makes for itself."""
+    x, w = clnn.ones(1, 1, 40, 40), clnn.ones(20, 1, 3, 3)
+    monkeypatch.setattr(program, "MOST_ELEMENTS", 2000)
+    for make in (lambda: clnn.zeros(2001), lambda: clnn.tensor(np.zeros((3, 667))), lambda: ops.conv2d(x, w)):
+        with pytest.raises(ShapeError, match="has more than 2,000 elements: use a smaller batch"):
+            make()
+    assert clnn.zeros(2000).size == 2000
 
 
 def test_arange():
@@ -315,6 +333,21 @@ def test_a_used_up_tape():
     y.detach().sum()
     x.exp().sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), 2 * before)
+
+
+def test_a_tape_that_is_kept():
+    """A second backward adds the same again, also into an optimiser's place; without retain_graph it is the last."""
+    x, w = leaf(1.0, 2.0), clnn.modules.Parameter([[0.5, -1.0], [2.0, 0.25]])
+    clnn.optim.SGD([w], lr=1.0)
+    y = ((w @ x).tanh() * x).sum()
+    y.backward(retain_graph=True)
+    once = [t.grad.numpy() for t in (x, w)]
+    y.backward(None, True)
+    y.backward()
+    for t, grad in zip((x, w), once, strict=True):
+        np.testing.assert_allclose(t.grad.numpy(), 3 * grad, rtol=1e-6)
+    with pytest.raises(GraphError, match=r"keep the tape there with backward\(retain_graph=True\)"):
+        y.backward()
 
 
 def test_backward_that_cannot_be():

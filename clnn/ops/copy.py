@@ -20,7 +20,7 @@ from ..program import (
     strides_of,
     upload,
 )
-from ..tensor import Function, Tensor, element_type, method, same_device
+from ..tensor import Function, Tensor, element_type, method, same_device, sizes_of
 
 MAX_DIMS = 8
 
@@ -120,7 +120,7 @@ class Reshape(Function):
 @method("reshape", "view")
 def reshape(x: Tensor, *shape) -> Tensor:
     """The same elements in another shape; one size may be -1. Raises ShapeError if the sizes do not fit."""
-    shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    shape = sizes_of(shape)
     known = math.prod([n for n in shape if n != -1])
     if shape.count(-1) == 1 and known and x.size % known == 0:
         shape = tuple(x.size // known if n == -1 else n for n in shape)

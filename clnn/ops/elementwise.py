@@ -5,9 +5,9 @@ from numbers import Real
 
 import numpy as np
 
-from ..errors import DTypeError, ShapeError
+from ..errors import DTypeError, GraphError, ShapeError
 from ..program import c_name, empty, fill, kernel, launch
-from ..tensor import Function, Tensor, full, method, same_device, tensor
+from ..tensor import Function, Tensor, full, is_grad_enabled, method, same_device, tensor
 from .copy import check_dims, padded
 from .reduce import broadcast_strides, sum_to
 
@@ -286,10 +286,33 @@ for _name, _function in (("__rsub__", sub), ("__rtruediv__", div), ("__rpow__", 
     setattr(Tensor, _name, lambda x, y, f=_function: f(y, x))
 
 
+def _in_place(function):
+    """``x -= y`` and its like for a leaf that requires a gradient: other tensors become new ones, as ``x = x - y``."""
+
+    def change(x: Tensor, y) -> Tensor:
+        if not (x.is_leaf and x.requires_grad):
+            return NotImplemented
+        if is_grad_enabled():
+            raise GraphError(
+                "a tensor that requires a gradient is changed in place only where nothing is recorded: "
+                "with clnn.no_grad(): w -= lr * w.grad"
+            )
+        return x.copy_(function(x, y))
+
+    return change
+
+
+for _name, _function in (("__iadd__", add), ("__isub__", sub), ("__imul__", mul), ("__itruediv__", div)):
+    setattr(Tensor, _name, _in_place(_function))
+
+
 @method("add_")
 def add_(x: Tensor, y: Tensor) -> Tensor:
-    """Add y to x in place, not recorded. Raises ShapeError or DTypeError unless both have one shape and type."""
+    """Add y to x in place. Raises ShapeError or DTypeError unless both have one shape and type, and GraphError where it
+    would have to be recorded, which it is not."""
     same_device(x, y)
+    if is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        raise GraphError("add_ is not recorded, so gradients would miss it: write x + y, or use it within no_grad()")
     if x.shape != y.shape:
         raise ShapeError(f"add_ needs two equal shapes, got {x.shape} and {y.shape}")
     if x.dtype != y.dtype:

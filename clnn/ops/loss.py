@@ -166,8 +166,9 @@ def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """-t log p - (1 - t) log(1 - p) for probabilities p and targets t in [0, 1]; p outside makes the loss NaN.
 
-    As in PyTorch no logarithm counts as less than -100, so that p = 0 and p = 1 give a finite loss. From logits,
-    ``binary_cross_entropy_with_logits`` is more accurate. Raises ShapeError for different shapes.
+    As in PyTorch no logarithm counts as less than -100, so that p = 0 and p = 1 give a finite loss. Where p is a
+    sigmoid, ``binary_cross_entropy_with_logits`` of its argument still tells wrong answers apart whose p rounds to 0 or
+    1. Raises ShapeError for different shapes.
     """
     target = check_constant("binary_cross_entropy", on_device(target, input))
     check_same("binary_cross_entropy", input, target)

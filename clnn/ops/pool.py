@@ -186,7 +186,7 @@ def pooled_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
 
 
 def windows_of(name, shape, kernel_size, stride, padding, dilation, ceil_mode) -> Windows:
-    """The check_operands sizes of a pooling. Raises ShapeError that says what does not fit."""
+    """The checked sizes of a pooling. Raises ShapeError that says what does not fit."""
     if len(shape) != 4:
         raise ShapeError(f"{name} needs images as (N, C, H, W), got shape {shape}")
     k = pair(kernel_size, "kernel_size")
@@ -216,7 +216,7 @@ def avg_pool2d(
 ) -> Tensor:
     """The mean of each window of input (N, C, H, W); arguments as in PyTorch. Raises ShapeError if it does not fit."""
     windows = windows_of("avg_pool2d", input.shape, kernel_size, stride, padding, 1, ceil_mode)
-    return AvgPool(windows, count_include_pad)(input)
+    return AvgPool(windows, count_include_pad)(as_real(input))
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size) -> Tensor:

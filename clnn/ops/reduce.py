@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import DTypeError, ShapeError
 from ..program import c_name, empty, kernel, launch, reshaped, strides_of
-from ..tensor import Function, Tensor, method
+from ..tensor import Function, Tensor, method, sizes_of
 from .copy import axis_of, gather
 
 CHUNK = 256  # the longest run that one work-item adds up
@@ -86,8 +86,10 @@ class Broadcast(Function):
 
 @method("broadcast_to", "expand")
 def broadcast_to(x: Tensor, *shape) -> Tensor:
-    """x repeated to a shape by NumPy's rule. Raises ShapeError if it does not fit."""
-    shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    """x repeated to a shape by NumPy's rule; -1 leaves a size as it is. Raises ShapeError if it does not fit."""
+    shape = sizes_of(shape)
+    own = (None,) * (len(shape) - x.ndim) + x.shape  # nothing to leave along new dimensions
+    shape = tuple(m if n == -1 and m else n for m, n in zip(own, shape, strict=False))
     try:
         fits = np.broadcast_shapes(x.shape, shape) == shape
     except ValueError:
