@@ -3,19 +3,23 @@
 import numpy as np
 
 from . import ops
-from .errors import ShapeError, StateDictError
+from .errors import DTypeError, ShapeError, StateDictError
 from .ops.conv import geometry, pair
 from .tensor import Tensor, generator, ones, tensor, zeros
 
 
 class Parameter(Tensor):
-    """A tensor that a module learns: found by ``parameters()`` and moved by the optimiser."""
+    """A tensor that a module learns: found by ``parameters()`` and moved by the optimiser.
+
+    Raises DTypeError for integers and booleans, which have no gradients.
+    """
 
     __slots__ = ()
 
     def __init__(self, values, device=None):
         made = tensor(values, device=device)
-        super().__init__(made.array, made.device, requires_grad=True)
+        super().__init__(made.array, made.device)
+        self.requires_grad_()
 
 
 def uniform(shape, bound: float) -> np.ndarray:
@@ -31,17 +35,27 @@ class Module:
 
     training = True
 
-    def __call__(self, *inputs):
-        result = self.forward(*inputs)
-        for hook in self.__dict__.get("_hooks", ()):
-            hook(self, inputs, result)
+    def __call__(self, *inputs, **options):
+        result = self.forward(*inputs, **options)
+        for hook in tuple(self.__dict__.get("_hooks", ())):  # a hook may remove itself
+            changed = hook(self, inputs, result)
+            result = result if changed is None else changed
         return result
+
+    def __setattr__(self, name: str, value):
+        if type(value) is Tensor and isinstance(self.__dict__.get(name), Parameter):
+            raise DTypeError(
+                f"{type(self).__name__}.{name} is a Parameter: with a plain Tensor in its place the module would learn "
+                f"no more. Change its numbers by {name}.copy_(...), or set a Parameter"
+            )
+        super().__setattr__(name, value)
 
     def forward(self, *inputs):
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")
 
     def register_forward_hook(self, hook) -> "HookHandle":
-        """Call ``hook(module, inputs, result)`` after each forward, until the returned handle's ``remove()``."""
+        """Call ``hook(module, inputs, result)`` after each forward, until the returned handle's ``remove()``. What it
+        returns, unless None, takes the place of the result."""
         self.__dict__.setdefault("_hooks", []).append(hook)
         return HookHandle(self, hook)
 
@@ -196,11 +210,17 @@ class Sequential(Module):
     """Modules one after another, named "0", "1", ...
 
     A ``Linear`` or ``Conv2d`` and the ReLU, Tanh or Sigmoid behind it are computed in one launch, and on a CPU so is
-    a convolution with the activation and max pooling behind it. Modules with hooks are left as they stand.
+    a convolution with the activation and max pooling behind it. Modules with hooks are left as they stand. Raises
+    DTypeError for what is no module.
     """
 
     def __init__(self, *modules: Module):
         for i, module in enumerate(modules):
+            if not isinstance(module, Module):
+                is_class = isinstance(module, type)
+                what = f"the class {module.__name__}" if is_class else type(module).__name__
+                cure = f"make one, {module.__name__}(...)" if is_class else "give them one by one, Sequential(*layers)"
+                raise DTypeError(f"{type(self).__name__} consists of modules, number {i} is {what}: {cure}")
             setattr(self, str(i), module)
 
     def forward(self, x):
@@ -225,7 +245,7 @@ class Sequential(Module):
 
     def __getitem__(self, i):
         chosen = list(self)[i]
-        return Sequential(*chosen) if isinstance(i, slice) else chosen
+        return type(self)(*chosen) if isinstance(i, slice) else chosen
 
 
 def _fusable(layer, activation) -> bool:
@@ -292,6 +312,8 @@ class Conv2d(Module):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride = pair(kernel_size, "kernel_size"), pair(stride, "stride")
         self.padding, self.dilation = pair(padding, "padding"), pair(dilation, "dilation")
+        if min(self.kernel_size) < 1:
+            raise ShapeError(f"Conv2d needs a window of at least 1 x 1, got kernel_size={kernel_size}")
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         bound = int(np.prod(shape[1:])) ** -0.5
         self.weight = Parameter(uniform(shape, bound))

@@ -76,6 +76,14 @@ def test_other_files(tmp_path):
         clnn.load(tmp_path / "poem")
 
 
+def test_what_cannot_be_saved(tmp_path, arrays):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere to write w\.safetensors in"):
+        clnn.save(arrays, tmp_path / "nowhere" / "w.safetensors")
+    with pytest.raises(clnn.DTypeError, match=r"got Linear: of a net, net\.state_dict\(\)"):
+        clnn.save(nn.Linear(2, 2), tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_former_file(tmp_path, arrays, monkeypatch, failing):
     """A full disk, say: the old weights stay, and no half-written file lies about."""

@@ -233,6 +233,36 @@ def test_sequential():
     x = clnn.tensor([[1.0, 2, 3, 4, 5]])
     np.testing.assert_array_equal(net[2](head(x)).numpy(), net(x).numpy())
     assert nn.Sequential()(x) is x
+    joined = nn.Branches(nn.Linear(5, 2), nn.Linear(5, 3), nn.Linear(5, 4))[1:]
+    assert isinstance(joined, nn.Branches) and joined(x).shape == (1, 7)
+
+
+def test_sequential_of_what_is_no_module():
+    """It would be left out without a word."""
+    with pytest.raises(DTypeError, match=r"number 1 is the class Tanh: make one, Tanh\(\.\.\.\)"):
+        nn.Sequential(nn.Linear(2, 2), nn.Tanh)
+    with pytest.raises(DTypeError, match=r"number 0 is list: give them one by one, Sequential\(\*layers\)"):
+        nn.Branches([nn.Linear(2, 2)])
+
+
+def test_a_parameter_s_place_is_for_parameters():
+    net = perceptron()
+    for wrong in (net[0].weight - 1, net[0].weight.detach()):
+        with pytest.raises(DTypeError, match=r"Linear\.weight is a Parameter: .* weight\.copy_\(\.\.\.\)"):
+            net[0].weight = wrong
+    net[0].weight = tied = nn.Parameter(np.ones((4, 5)))
+    net[2].bias = None
+    assert [p is tied for p in net.parameters()] == [True, False, False]
+    with pytest.raises(DTypeError, match="only floating-point tensors have gradients, this one is int32"):
+        nn.Parameter([1, 2])
+
+
+def test_options_reach_forward():
+    class Scale(nn.Module):
+        def forward(self, x, by=1.0):
+            return x * by
+
+    assert Scale()(clnn.ones(2), by=3.0).numpy().tolist() == [3, 3]
 
 
 def test_repr():
@@ -414,6 +444,21 @@ def test_forward_hooks():
     assert [m for m, *_ in calls] == [net[0], net[2]]
 
 
+def test_hooks_that_take_themselves_out_or_change_the_result():
+    net, calls = nn.Tanh(), []
+
+    def once(module, inputs, result):
+        calls.append(1)
+        handle.remove()
+
+    handle = net.register_forward_hook(once)
+    net.register_forward_hook(lambda module, inputs, result: result * 2)
+    net.register_forward_hook(lambda module, inputs, result: calls.append(result))
+    for _ in range(2):
+        np.testing.assert_allclose(net(clnn.ones(1)).numpy(), 2 * np.tanh([1]), rtol=1e-6)
+    assert calls[0] == 1 and [c.shape for c in calls[1:]] == [(1,), (1,)]
+
+
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_hooks_see_what_stands_in_the_net(at):
     """Also where Sequential would otherwise pool before the activation."""
@@ -472,6 +517,9 @@ def test_wrong_settings():
             nn.Conv2d(*sizes, 3)
     with pytest.raises(ShapeError, match="kernel_size must be an integer or a pair"):
         nn.Conv2d(3, 4, (3, 3, 3))
+    for size in (0, (3, 0), -1):
+        with pytest.raises(ShapeError, match="at least 1 x 1, got kernel_size="):
+            nn.Conv2d(3, 4, size)
     with pytest.raises(ValueError, match=r"must lie in 0 \.\. 1, got 1\.5"):
         nn.Dropout(1.5)
     with pytest.raises(ValueError, match="'average'"):
