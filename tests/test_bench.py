@@ -3,6 +3,8 @@
 import json
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,21 @@ def test_contestants_take_turns():
     assert row["seconds"].keys() == {"clnn", "a", "b"}
     assert log[:9] == ["clnn"] * 3 + ["a"] * 3 + ["b"] * 3  # checked and warmed up
     assert log[9:] == ["clnn", "a", "b"] * QUICK.rounds
+
+
+def test_a_turn_begins_when_the_others_threads_sleep():
+    """Such as those of OpenBLAS, which look for more work for a while: on a core that the next contestant needs."""
+    until = time.perf_counter() + 0.15
+
+    def look_for_work():
+        while time.perf_counter() < until:
+            pass
+
+    thread = threading.Thread(target=look_for_work)
+    thread.start()
+    timing.rest(0.01)
+    assert time.perf_counter() >= until
+    thread.join()
 
 
 def test_wrong_results_get_no_time():

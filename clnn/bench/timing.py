@@ -53,7 +53,7 @@ class Settings:
     rounds: int = 7
     sample: float = 0.15  # so long that filling the queue and waking the threads hardly counts
     budget: float = 2.0
-    pause: float = 0.03  # threads of the last contestant that wait actively give up in this time
+    pause: float = 0.03  # between two contestants, at the least: see ``rest``
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Timing:
 
     def sample(self, pause: float) -> None:
         c = self.contestant
-        time.sleep(pause)
+        rest(pause)
         if self.repeats > 1:  # brings back what the others drove out of the caches; no matter for a long run
             c.run()
             c.finish()
@@ -76,6 +76,19 @@ class Timing:
             c.run()
         c.finish()
         self.seconds.append((time.perf_counter() - start) / self.repeats)
+
+
+def rest(pause: float, most: float = 1.0) -> None:
+    """Sleep for ``pause`` seconds, again and again until all threads of this process sleep, or ``most`` have passed.
+
+    Some libraries' threads look for more work a while after their last: on a core that another contestant needs.
+    """
+    end = time.perf_counter() + most
+    while True:
+        busy = time.process_time()
+        time.sleep(pause)
+        if time.process_time() - busy <= max(pause / 10, 1e-4) or time.perf_counter() > end:
+            return
 
 
 AFTER = " after a step"
