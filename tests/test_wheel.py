@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import clnn
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 USE = """
@@ -24,6 +26,10 @@ def run(*command, **options) -> str:
     done = subprocess.run(words, capture_output=True, encoding="utf-8", timeout=300, **options)
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def test_one_version():
+    assert clnn.__version__ == PROJECT["version"]
 
 
 @pytest.fixture(scope="module")
