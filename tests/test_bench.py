@@ -159,6 +159,13 @@ def test_wrong_results_get_no_time():
     row, faults = timing.measure(doubling(tolerance=0.1), [Double("clnn", 1e-3)], QUICK)
     assert row and not faults
 
+    class WrongLater(Double):
+        def double(self, x):
+            return timing.Contestant(lambda: 2 * x + 1e-3 * bool(self.log.append(1) or len(self.log) > 2))
+
+    row, faults = timing.measure(doubling(), [Double("clnn"), WrongLater("late")], QUICK)
+    assert row["seconds"].keys() == {"clnn"} and faults[0].startswith("late computes sums doubling wrong")
+
 
 def test_wrong_shapes_and_gradients():
     case = doubling(tolerance=1e-3, gradient_tolerance=0.2)
