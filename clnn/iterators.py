@@ -80,12 +80,16 @@ def _steps(model, data, epochs, loss_function, optimizer):
 
 
 def take(steps: Iterable, n: int) -> Iterator:
-    """The first n steps; the rest are not computed."""
+    """The first n steps; the rest are not computed. Raises ValueError for an n below 0."""
+    if n < 0:
+        raise ValueError(f"n is {n}; expected 0 or more steps")
     return itertools.islice(steps, n)
 
 
 def every(steps: Iterable, n: int) -> Iterator:
-    """Compute all steps and hand out each n-th: n, 2n, 3n, ..."""
+    """Compute all steps and hand out each n-th: n, 2n, 3n, ... Raises ValueError for an n below 1."""
+    if n < 1:
+        raise ValueError(f"n is {n}; expected 1 or more, to hand out each n-th step")
     return itertools.islice(steps, n - 1, None, n)
 
 

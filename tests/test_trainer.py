@@ -930,6 +930,9 @@ def test_sgd_arguments(batches):
 def test_every_runs_all_and_hands_out_some(batches):
     net = mlp()
     assert [s.number for s in every(sgd(net, batches, epochs=2), 5)] == [5, 10]
+    for wrong in (lambda: every(iter(batches), 0), lambda: take(iter(batches), -1)):
+        with pytest.raises(ValueError, match=r"n is (0|-1); expected [01] or more"):
+            wrong()
     other = mlp()
     for _ in sgd(other, batches, epochs=2):
         pass

@@ -126,7 +126,7 @@ def axes_of(x: Tensor, dim) -> tuple[int, ...]:
 
 @method("sum")
 def sum(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
-    """The sum over all elements or over the dimensions ``dim`` (booleans are counted)."""
+    """The sum over all elements or over the dimensions ``dim``; booleans are counted, integers wrap around at 2^31."""
     x = x.astype(np.int32) if x.dtype == np.bool_ else x
     axes = axes_of(x, dim)
     return Sum(axes, keepdim)(x) if x.ndim else x
