@@ -185,7 +185,7 @@ def test_forged_arrays(tmp_path):
         "    b64decode = staticmethod(base64.b64decode)\nsubmission.base64 = Forger()\n"
     )
     for forged in (
-        "numpy.savez_compressed(file, numpy.zeros(10**8))",
+        "numpy.savez_compressed(file, numpy.zeros(2**28 + 1, numpy.int8))",
         "numpy.savez(file, numpy.array([print], object), allow_pickle=True)",
         "numpy.savez(file, numpy.array(['text']))",
         "file.write(b'PK nothing')",
@@ -233,11 +233,15 @@ def test_no_child_is_left(tmp_path):
         "for i in range(5):\n    if os.fork() == 0:\n"
         "        os.setsid(); os.fork(); tell(os.getpid())\n        time.sleep(600)\n"
         "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
-        "tell(subprocess.Popen(sleep, start_new_session=True).pid)\ntime.sleep(1)\n"
+        "tell(subprocess.Popen(sleep, start_new_session=True).pid)\n"
+        "tell(subprocess.Popen(sleep, start_new_session=True, env={}).pid)\n"
+        "if os.fork() == 0:  # whose parent ends at once\n"
+        "    tell(subprocess.Popen(sleep, start_new_session=True, env={}).pid); os._exit(0)\n"
+        "time.sleep(1)\n"
     )
     report = graded(tmp_path, RIGHT + text)
     children = [line.split()[1] for line in report.printed.splitlines() if line.startswith("child")]
-    assert report.points == 5 and len(children) == 11
+    assert report.points == 5 and len(children) == 13
     assert not [c for c in children if _lives(c)]
 
 
@@ -423,9 +427,23 @@ def test_the_sample(tmp_path, capsys):
     assert "solution.py: 12 of 12 points (seed 5)" in capsys.readouterr().out
 
 
+def test_one_file_that_is_no_homework_stops_nobody(tmp_path, capsys):
+    (tmp_path / "grading.py").write_text(
+        "from clnn.lab.homework import Question\nQUESTIONS = [Question('f', 1, {'a': lambda rng: (1.0,)}, lambda x: x)]"
+    )
+    (tmp_path / "b.py").write_text("def f(x):\n    return x")
+    files = [str(tmp_path / name) for name in ("grading.py", "a.pdf", "b.py")]
+    assert homework.main(files) == 2
+    shown = capsys.readouterr()
+    assert "b.py: 1 of 1 points" in shown.out and "a.pdf is no homework: expected a .py or .ipynb file" in shown.err
+
+
 def test_nothing_to_grade(tmp_path, capsys):
     with pytest.raises(ClnnError, match=r"expected a \.py or \.ipynb file"):
         grade(QUESTIONS, tmp_path / "none.py")
+    (tmp_path / "a.py").write_text(RIGHT)
+    with pytest.raises(ClnnError, match="a seed is a whole number from 0, got -1"):
+        grade(QUESTIONS, tmp_path / "a.py", -1)
     (tmp_path / "grading.py").write_text("x = 1")
     assert homework.main([str(tmp_path / "grading.py"), "a.py"]) == 2
     assert "defines no QUESTIONS" in capsys.readouterr().err
