@@ -25,8 +25,8 @@ def naive_loss(z, y):
         return -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
 
 
-def clipped_loss(z, y):
-    p = np.clip(expit(z), 1e-12, 1 - 1e-12)
+def clipped_loss(z, y, tiny=1e-12):
+    p = np.clip(expit(z), tiny, 1 - tiny)
     return -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
 
 
@@ -98,10 +98,11 @@ WRONG = [
     ("x_at", lambda p, A, B: np.log(p / (1 - p)) / A - B, "Divide all of it by A"),
     ("x_at", lambda p, A, B: (np.log(p) - B) / A, "belongs to the odds"),
     ("x_at", lambda p, A, B: expit(A * p + B), "p is given and x is asked for"),
-    ("x_at", lambda p, A, B: A * (np.log(p / (1 - p)) - B), "wrong in"),
+    ("x_at", lambda p, A, B: A * (np.log(p / (1 - p)) - B), "You multiply by A"),
     ("loss_of_scores", naive_loss, "p is rounded to exactly 1 or 0"),
     ("loss_of_scores", softplus_loss, "What is log(1 + e^z) nearly"),
-    ("loss_of_scores", clipped_loss, "too small"),
+    ("loss_of_scores", clipped_loss, "Kept 1e-12 away from 0 and 1"),
+    ("loss_of_scores", lambda z, y: clipped_loss(z, y, 1e-7), "at most 16"),
     ("loss_of_scores", lambda z, y: np.mean(y * np.logaddexp(0, -z)), "the negative ones have a term"),
     ("loss_of_scores", lambda z, y: np.mean((1 - y) * np.logaddexp(0, z)), "the positive ones have a term"),
     ("loss_of_scores", lambda z, y: np.sum(np.logaddexp(0, z) - y * z), "That is the sum"),

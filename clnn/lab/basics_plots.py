@@ -18,7 +18,7 @@ def growing_list(caught_read, caught_new, hit_new):
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.1), width_ratios=(1.6, 1))
     count = np.arange(1, len(caught_read) + 1)
-    left.plot(count, 100 * np.asarray(caught_read), color=BLUE, label="spam that we have read")
+    left.plot(count, 100 * np.asarray(caught_read), color=BLUE, label="spam that he has read")
     left.plot(count, 100 * np.asarray(caught_new), color=ORANGE, linestyle="--", label="new spam")
     left.set(ylim=(0, 103), xlabel="keywords on the list", ylabel="spam caught (%)")
     left.legend(loc="lower right")
@@ -123,7 +123,7 @@ def fits(x, y, curves: dict, truth, weights: dict | None = None):
 def brains_and_nets(brains: dict, nets: dict):
     """Neurons against connections on logarithmic axes; both dicts give (neurons, connections) by name.
 
-    Dashed lines join equal numbers of connections for each neuron.
+    Dotted lines join equal numbers of connections for each neuron.
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 4))
     ends = np.array([2e3, 3e11])

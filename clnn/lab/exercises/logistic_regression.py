@@ -26,6 +26,8 @@ compare(
         "These are the odds, without their logarithm.": lambda p, A, B: (p / (1 - p) - B) / A,
         "The odds are upside down: p is the chance of yes, and stands on top.": lambda p, A, B: _x_at(1 - p, A, B),
         "Divide all of it by A: B stands on the same side as A x.": lambda p, A, B: np.log(p / (1 - p)) / A - B,
+        "You multiply by A: in A x + B it stands beside x as a factor, so solving for x divides by it.":
+            lambda p, A, B: (np.log(p / (1 - p)) - B) * A,
         "The logarithm is taken of p; it belongs to the odds.": lambda p, A, B: (np.log(p) - B) / A,
         "That is the score A x + B itself; the x that belongs to it is asked for.":
             lambda p, A, B: np.log(p / (1 - p)),
@@ -49,6 +51,12 @@ def _overflowing(mean):
             return mean(_sigmoid(z), y)
 
     return loss
+
+
+def _clipped(z, y, tiny):
+    """The loss by way of p, kept ``tiny`` away from 0 and 1."""
+    p = np.clip(_sigmoid(z), tiny, 1 - tiny)
+    return -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
 
 
 def _naive_softplus(z, y):
@@ -75,6 +83,9 @@ compare(
             _overflowing(lambda p, y: -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))),
         "For scores like 1000 or -1000 that gives infinity. Rewrite -log p and -log(1 - p) as functions of z.":
             _overflowing(lambda p, y: -np.mean(np.where(y == 1, np.log(p), np.log(1 - p)))),
+        **{f"Kept {tiny:g} away from 0 and 1, p gives a finite loss, but a wrong one: at most {-np.log(tiny):.0f} for "
+           "an example whose score is 1000 on the wrong side. Rewrite -log p and -log(1 - p) as functions of z.":
+            lambda z, y, tiny=tiny: _clipped(z, y, tiny) for tiny in 10.0 ** -np.arange(5, 17)},
         "The exponential of a score like 1000 is infinite. What is log(1 + e^z) nearly, where z is that large?":
             _naive_softplus,
         "Only the positive examples count here; the negative ones have a term, too.":
