@@ -42,6 +42,19 @@ def trained(loss, named_parameters, array) -> dict[str, np.ndarray]:
     return result
 
 
+def step_of(net, criterion, optimizer, x, y):
+    """A function that trains a net by one step and returns the loss: the same lines for clnn and PyTorch."""
+
+    def run():
+        loss = criterion(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return run
+
+
 class Clnn:
     """The package itself, on one device."""
 
@@ -94,15 +107,7 @@ class Clnn:
     def training(self, problem: Problem):
         net, x, y = self.load(problem), self.tensor(problem.x), self.tensor(problem.y)
         criterion = nn.CrossEntropyLoss() if problem.loss == "cross_entropy" else nn.MSELoss()
-        optimizer = SGD(net.parameters(), **SETTINGS)
-
-        def run():
-            loss = criterion(net(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss
-
+        run = step_of(net, criterion, SGD(net.parameters(), **SETTINGS), x, y)
         return self.contestant(run, lambda loss: trained(loss, net.named_parameters(), Tensor.numpy), checked=net.train)
 
     xor = training
@@ -236,14 +241,7 @@ class Torch:
         net, x, y = self.load(problem).eval(), self.tensor(problem.x), self.tensor(problem.y)
         y = y.long() if problem.loss == "cross_entropy" else y
         criterion = self.torch.nn.CrossEntropyLoss() if problem.loss == "cross_entropy" else self.torch.nn.MSELoss()
-        optimizer = self.torch.optim.SGD(net.parameters(), **SETTINGS)
-
-        def run():
-            loss = criterion(net(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss
+        run = step_of(net, criterion, self.torch.optim.SGD(net.parameters(), **SETTINGS), x, y)
 
         def fetch(loss):
             return trained(loss, net.named_parameters(), lambda t: t.detach().cpu().numpy())
