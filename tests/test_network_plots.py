@@ -107,6 +107,15 @@ def test_hidden_plane_shows_where_the_points_go():
     assert len(right.lines) == 1 + 18 and np.abs(grid[:, 0]).max() <= np.tanh(3.2) + 1e-6
 
 
+def test_hidden_plane_shows_both_kinds_at_one_place():
+    _, right, _ = plots.hidden_plane(predict, lambda x: 0.01 * x, ([1.0, 2.0], 0.5), CORNERS, LABELS[:, None]).axes
+    assert texts(right) == ["(-1, -1) (-1, 1) (1, -1) (1, 1)"]
+    dots, squares, again = right.collections
+    assert np.array_equal(again.get_offsets(), dots.get_offsets())
+    assert again.get_sizes() < squares.get_sizes() and again.get_zorder() >= squares.get_zorder()
+    assert np.array_equal(again.get_facecolor(), dots.get_facecolor())
+
+
 def test_boundaries_names_each_and_leaves_the_rest_empty():
     figure = plots.boundaries({"first": predict, "second": lambda x: 1 - predict(x)}, CORNERS, LABELS, columns=3)
     first, second, rest = figure.axes

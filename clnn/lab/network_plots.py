@@ -104,7 +104,7 @@ def hidden_plane(predict, hidden, readout, points, labels, names=("input plane",
     for path in [np.stack([grid, np.full(33, at)], axis=1) for at in np.linspace(-1.6, 1.6, 9)]:
         for way in (path, path[:, ::-1]):  # the net of lines that the hidden neurons bend
             right.plot(*np.asarray(hidden(way.astype(np.float32)), float).T, color="0.8", linewidth=0.7, zorder=0)
-    places = np.asarray(hidden(np.asarray(points, np.float32)), float)
+    places, labels = np.asarray(hidden(np.asarray(points, np.float32)), float), np.ravel(labels)
     scatter(places, labels, right, size=70)
     line(right, *readout)
     for k, place in enumerate(places):
@@ -112,6 +112,8 @@ def hidden_plane(predict, hidden, readout, points, labels, names=("input plane",
         if met[0] == k:  # points that meet share a text
             text = " ".join(f"({points[i][0]:g}, {points[i][1]:g})" for i in met)
             right.annotate(text, place, xytext=(0, 9), textcoords="offset points", ha="center", size=8)
+            if under := [i for i in met if labels[i] < labels[met].max()]:  # hidden by a marker of the other kind
+                scatter(places[under], labels[under], right, size=20)
     low, high = min(places.min(), -1) - 0.3, max(places.max(), 1) + 0.3
     right.set(xlim=(low, high), ylim=(low, high), xlabel="hidden neuron 1", ylabel="hidden neuron 2", title=names[1])
     return figure
