@@ -82,7 +82,7 @@ CASES = [
 def test_every_tile_of_a_convolution(device, monkeypatch, window, pool, filters, image):
     monkeypatch.setattr(device, "kind", "CPU")
     if not conv.tile_candidates(device, pool):
-        pytest.skip(f"two windows of {pool} x {pool} do not fit this processor's registers: pooling is a launch of its own")
+        pytest.skip(f"two windows of {pool} x {pool} do not fit the registers here: pooling is a launch of its own")
     rng, dtype, float32 = generator(pool), np.dtype(np.float32), np.float32
     x, w, bias = (
         numbers(rng, 2, 4, *image),
