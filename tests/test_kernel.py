@@ -1,5 +1,7 @@
 """Kernels of a cell: what they compute, and what they say to wrong arguments."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -97,7 +99,8 @@ A = np.ones(3, np.float32)
     ((A, A.astype(int), A, 3), 3, None, r"`b` takes float elements, got a NumPy array of int64: use astype"),
     ((A, A, A[:0], 3), 3, None, r"`out` takes an array with at least one element"),
     ((A, A, A, 3), None, None, r"how many work-items shall run: add\(\.\.\., size=1000\)"),
-    ((A, A, A, 3), 2.5, None, r"size must be one to three whole numbers from 1, got 2.5"),
+    ((A, A, A, 3), 2.5, None, r"size must be one to three whole numbers from 1 to 2147483647 .*, got 2.5"),
+    ((A, A, A, 3), 2**70, None, r"size must be .* got 1180591620717411303424"),
     ((A, A, A, 3), (3, 1, 1, 1), None, r"size must be"),
     ((A, A, A, 3), 3, (1, 2), r"size \(3,\) and local \(1, 2\) must have the same number of dimensions"),
     ((A, A, A, 3), 3, 10**6, r"local=\(1000000,\) makes 1000000 work-items a group"),
@@ -120,6 +123,16 @@ def test_wrong_tensors(add):
         add(out, clnn.tensor([1.0, 2.0], device=other), out, 2, size=2)
 
 
+def test_whole_numbers_must_fit(device):
+    text = "__kernel void f(__global const uchar *x, __global int *y) { int i = get_global_id(0); y[i] = x[i]; }"
+    f, y = Cell(text).kernels["f"], np.full(3, 2**40)  # what stands in a result does not matter
+    f(np.array([0, 7, 255]), y, size=3, local=3)
+    assert y.tolist() == [0, 7, 255]
+    for wrong in (-1, 256):
+        with pytest.raises(clnn.DTypeError, match=rf"`x` takes uchar, 0 to 255, got {wrong}"):
+            f(np.array([0, wrong, 9]), y, size=3, local=3)
+
+
 def test_required_groups(device):
     text = (
         "__kernel __attribute__((reqd_work_group_size(4, 2, 1))) void f(__global int *x) { x[get_global_id(0)] = 1; }"
@@ -137,8 +150,9 @@ def test_compile_errors(device, capfd):
     words = str(caught.value)
     assert words.startswith("the cell does not compile on") and "line 4: " in words and "nothing" in words
     assert words.splitlines()[-1].index("^") == words.splitlines()[-2].index("nothing")
-    with pytest.raises(clnn.KernelCompileError, match="holds no kernel"):
-        Cell("float half_of(float x) { return x / 2; }")
+    for text in ("float half_of(float x) { return x / 2; }", "// no kernel\nvoid f() {}", "/* __kernel\n */", "\n"):
+        with pytest.raises(clnn.KernelCompileError, match="holds no kernel"):
+            Cell(text)
     assert capfd.readouterr().err == ""  # PoCL's own count of errors is no help
 
 
@@ -153,6 +167,30 @@ def test_heads(device):
     for wrong in ("float *x", "__global float x", "__global", "float x y"):
         with pytest.raises(clnn.DTypeError, match="not an argument"):
             Argument.parse(wrong)
+
+
+def test_kernels_of_all_names(device):
+    """Put together by a macro, named in a comment first, without arguments, like a function of OpenCL C."""
+    text = """// second comes after first
+    #define MAKE(name) __kernel void name##_made(__global int *x) { x[0] = 3; }
+    MAKE(third)
+    __kernel void first() {}
+    __kernel void second(__global int *x) { x[0] = 2; }"""
+    kernels, x = Cell(text).kernels, np.zeros(1, np.int32)
+    assert list(kernels) == ["first", "second", "third_made"]
+    kernels["first"](size=1)
+    kernels["third_made"](x, size=1)
+    assert x[0] == 3
+    try:
+        assert list(Cell("__kernel void max(__global int *x) { x[0] = 1; }").kernels) == ["max"]
+    except clnn.KernelCompileError as error:
+        assert re.search(r"OpenCL C has a function max\(\) of its own|line 1: ", str(error))
+
+
+def test_vectors_by_value(device):
+    f = Cell("__kernel void f(float4 a, __global float *y) { y[0] = a.x; }").kernels["f"]
+    with pytest.raises(clnn.DTypeError, match=r"`a` takes a vector \(float4\), which cannot be given"):
+        f(1.0, np.zeros(1), size=1)
 
 
 def test_kernels_in_order(device):

@@ -184,6 +184,23 @@ def test_lenet_learns_as_well_with_a_student_s_kernels(run):
         np.testing.assert_array_equal(one.view(np.uint32), other.view(np.uint32))
 
 
+def test_names_that_something_else_had(run, shell):
+    """Python's own, words of Python's, and what the notebook has."""
+    shell.user_ns["mine"] = np.ones(3)
+    for name, words in (
+        ("sum", "sum was Python's own; from now on it is your kernel."),
+        ("mine", "mine was of type ndarray; from now on it is your kernel."),
+        ("lambda", "lambda(...) cannot be called: rename the kernel."),
+    ):
+        text = f"__kernel void {name}(__global int *x) {{ x[get_global_id(0)] = 1; }}"
+        shown, error = run("%%kernel", text)
+        assert not error and words in shown, shown
+        again, _ = run("%%kernel", text)
+        assert "from now on" not in again  # said once
+    shell.run_cell("del sum")
+    assert shell.run_cell("sum([1, 2])").result == 3
+
+
 def test_a_name_says_which_kernel(run):
     _, error = run("%%kernel slope --install tanh_backward", OWN)
     assert not error and ("activation", "tanh_backward") in program.replacements
@@ -204,6 +221,13 @@ def test_what_is_not_right_is_not_installed(run):
 
 def test_usage(run):
     shown, error = run("%%kernel --chek x")
-    assert error and "UsageError: %%kernel: unrecognized arguments: --chek" in shown and "usage: %%kernel" in shown
+    assert error and "UsageError: %%kernel: unrecognized arguments: --chek: did you mean --check?" in shown
+    assert "usage: %%kernel" in shown
+    shown, error = run("%%kernel -o '-DFACTOR=3")
+    assert error and "UsageError: %%kernel: No closing quotation" in shown
+    shown, error = run("%%kernel --check twise -DFACTOR=3")
+    assert isinstance(error, clnn.ClnnError) and "no exercise is named 'twise': did you mean" in shown
+    shown, error = run("%%kernel --check x_at -DFACTOR=3")
+    assert isinstance(error, clnn.ClnnError) and "the exercise 'x_at' asks for no kernel" in shown
     shown, error = run("%%kernel --help")
     assert not error and "--install OP[=KERNEL]" in shown

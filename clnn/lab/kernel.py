@@ -32,7 +32,9 @@ SPACES = {
 }
 NUMBERS = ("char", "uchar", "short", "ushort", "int", "uint", "long", "ulong", "float", "double")
 GROUPS = {1: (64,), 2: (16, 16), 3: (8, 8, 4)}  # work-groups where none are asked for
+MOST = 2**31 - 1  # work-items along a dimension: kernels count them with an int
 TIMED = 0.2  # seconds spent on a timing
+NO_KERNEL = "the cell holds no kernel: a function that begins with `__kernel void`"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Argument:
         """A number in the argument's type. Raises DTypeError with the end of a sentence."""
         if isinstance(value, Tensor | np.ndarray | bool) or not isinstance(value, Real):
             raise DTypeError(f"takes one number ({self.type}), got {_kind(value)}")
+        if self.type not in NUMBERS:
+            raise DTypeError(f"takes a vector ({self.type}), which cannot be given: take a pointer to one")
         if self.dtype.kind == "f":
             return self.dtype.type(value)
         if not isinstance(value, Integral):
@@ -117,18 +121,31 @@ class Cell:
 
     def __init__(self, text: str, options: tuple[str, ...] = ()):
         self.text, self.options, self._built = text, tuple(options), {}
-        names = [n for n in re.findall(r"\b\w+\b", text) if n in self.on(get_device())]
-        self.kernels = {name: Kernel(self, name) for name in dict.fromkeys(names)}
+        built = self.on(get_device())
+        # In the order of the text; behind them those whose names a macro puts together.
+        names = [n for n in re.findall(r"\b\w+\b", without_comments(text)) if n in built]
+        self.kernels = {name: Kernel(self, name) for name in dict.fromkeys([*names, *built])}
 
     def on(self, device: Device) -> dict[str, cl.Kernel]:
         """The kernels compiled for a device, by name."""
         if device not in self._built:
-            if not re.search(r"\bkernel\b|__kernel\b", self.text):
-                raise KernelCompileError("the cell holds no kernel: a function that begins with `__kernel void`")
+            if not re.search(r"\b(?:__)?kernel\b", without_comments(self.text)):
+                raise KernelCompileError(NO_KERNEL)
             with _quiet():
-                built = program.build(device, self.text, self.options, title="the cell")
-            self._built[device] = {k.function_name: _prepared(k) for k in built.all_kernels()}
+                built = program.build(device, self.text, self.options, title="the cell").all_kernels()
+            if not built:
+                raise KernelCompileError(NO_KERNEL)
+            for k in built:
+                if k.function_name.startswith("_cl_"):  # what PoCL makes of the names of OpenCL's functions
+                    name = k.function_name.removeprefix("_cl_")
+                    raise KernelCompileError(f"OpenCL C has a function {name}() of its own: rename the kernel")
+            self._built[device] = {k.function_name: _prepared(k) for k in built}
         return self._built[device]
+
+
+def without_comments(text: str) -> str:
+    """OpenCL C without what is said about it."""
+    return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -262,6 +279,9 @@ def _taken(device: Device, argument: Argument, value):
         raise ShapeError("takes an array with at least one element, got an empty one")
     if value.dtype.kind not in "biuf" or (value.dtype.kind == "f") != (argument.dtype.kind == "f"):
         raise DTypeError(f"takes {argument.type} elements, got a NumPy array of {value.dtype}: use astype()")
+    if value.dtype.kind in "iu" and not argument.written and not np.can_cast(value.dtype, argument.dtype):
+        for number in (value.min(), value.max()):
+            argument.number(number)  # which tells what the type can hold
     if argument.written and not value.flags.writeable:
         raise DTypeError("is written to by the kernel, but the NumPy array is read-only: give a copy()")
     return program.upload(device, value.astype(argument.dtype))  # a copy: the caller may change it meanwhile
@@ -275,8 +295,8 @@ def _kind(value) -> str:
 
 def _sizes(what: str, value) -> tuple[int, ...]:
     sizes = tuple(value) if isinstance(value, tuple | list) else (value,)
-    if not 1 <= len(sizes) <= 3 or not all(isinstance(n, Integral) and n >= 1 for n in sizes):
-        raise ShapeError(f"{what} must be one to three whole numbers from 1, got {value!r}")
+    if not 1 <= len(sizes) <= 3 or not all(isinstance(n, Integral) and 1 <= n <= MOST for n in sizes):
+        raise ShapeError(f"{what} must be one to three whole numbers from 1 to {MOST} (the largest int), got {value!r}")
     return tuple(int(n) for n in sizes)
 
 

@@ -5,7 +5,10 @@ arrays, checked, timed, run in a simulator that sees races, and put in place of 
 """
 
 import argparse
+import builtins
+import difflib
 import functools
+import keyword
 import re
 import shlex
 
@@ -22,7 +25,11 @@ from .kernel import Cell, Kernel
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise UsageError(f"%%kernel: {message}\n{self.format_usage()}")
+        known = [word for action in self._actions for word in action.option_strings]
+        unknown = re.findall(r"-[\w-]+", message.partition("unrecognized arguments:")[2])
+        near = [close for word in unknown for close in difflib.get_close_matches(word, known, 1)]
+        advice = f": did you mean {' '.join(near)}?" if near else ""
+        raise UsageError(f"%%kernel: {message}{advice}\n{self.format_usage()}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,10 +83,15 @@ class KernelMagics(Magics):
         """Compile the cell's OpenCL C; see ``%%kernel --help``."""
         # argparse takes what begins with a minus for an option, unless it is joined to one.
         words = re.sub(r"(?<!\S)(?:-o|--options)\s+", "--options=", line)
-        chosen = _parser().parse_args(shlex.split(words))
+        try:
+            chosen = _parser().parse_args(shlex.split(words))
+        except ValueError as error:  # a quote without its other half
+            _parser().error(str(error))
         if chosen.help:
             print(_parser().format_help())
             return
+        if chosen.check:
+            kernel_check.find_exercise(chosen.check)  # before anything is compiled
         options = (*(f"-D{define}" for define in chosen.D), *chosen.options.split())
         # An empty first line in place of the magic's, so that the compiler counts the cell's own lines.
         cell = Cell(f"\n{text}", options)
@@ -105,9 +117,14 @@ class KernelMagics(Magics):
     def _publish(self, cell: Cell) -> None:
         """Put the kernels into the notebook; each remembers the last call of the one whose place it takes."""
         for name, kernel in cell.kernels.items():
-            former = self.shell.user_ns.get(name)
-            if isinstance(former, Kernel) and former.types == kernel.types:
-                kernel.last = former.last
+            former = self.shell.user_ns.get(name, getattr(builtins, name, None))
+            if isinstance(former, Kernel):
+                kernel.last = former.last if former.types == kernel.types else None
+            elif former is not None:
+                what = "Python's own" if former is getattr(builtins, name, None) else f"of type {type(former).__name__}"
+                print(f"{name} was {what}; from now on it is your kernel. If you need both, rename the kernel.")
+            if keyword.iskeyword(name):
+                print(f"{name} is a word of Python's, so {name}(...) cannot be called: rename the kernel.")
             self.shell.user_ns[name] = kernel
 
 
