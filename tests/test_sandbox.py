@@ -4,9 +4,11 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from clnn.lab import sandbox as sandbox_module
 from clnn.lab.sandbox import PRINTED, Sandbox, step
 
 HERE = __name__
@@ -56,6 +58,28 @@ def breed():
         pass
 
 
+def breed_without_end(most):
+    """How many children it may have, as a user who is not root."""
+    if os.getuid() == 0:
+        os.setuid(65534)
+    children = []
+    try:
+        while len(children) < most:
+            if (child := os.fork()) == 0:
+                time.sleep(60)
+                os._exit(0)
+            children.append(child)
+    except BlockingIOError:
+        pass
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    return len(children)
+
+
+def count_tasks():
+    return sandbox_module._tasks()
+
+
 def talk_over(text):
     os.write(1, text.encode())
     return "heard"
@@ -65,6 +89,14 @@ def talk_over(text):
 def sandbox():
     with Sandbox(seconds=20) as shared:
         yield shared
+
+
+def ready(seconds):
+    """A sandbox that has started and imported, which takes longer, with so many seconds for each step from now on."""
+    sandbox = Sandbox(seconds=60)
+    sandbox.call(f"{HERE}:double", x=1)
+    sandbox.seconds = seconds
+    return sandbox
 
 
 def test_value(sandbox):
@@ -96,18 +128,18 @@ def test_ends_of_all_kinds(sandbox, how, failure, words):
 
 
 def test_endless_loop():
-    with Sandbox(seconds=0.5) as sandbox:
-        sandbox.call(f"{HERE}:double", x=1)  # starting takes longer
+    with ready(0.5) as sandbox:
         began = time.perf_counter()
         outcome = sandbox.call(f"{HERE}:forever")
         assert time.perf_counter() - began < 5
         assert outcome.failure == "time" and outcome.step == "the loop"
         assert "0.5 seconds" in outcome.words
+        sandbox.seconds = 60
         assert sandbox.call(f"{HERE}:double", x=2).value == 4
 
 
 def test_each_step_has_its_time():
-    with Sandbox(seconds=1) as sandbox:
+    with ready(1) as sandbox:
         assert sandbox.call(f"{HERE}:slowly", steps=4, seconds=0.4).value == 4
 
 
@@ -134,20 +166,31 @@ def test_what_is_printed_is_no_reply(sandbox):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_children_end_with_it():
-    with Sandbox(seconds=1) as sandbox:
-        sandbox.call(f"{HERE}:double", x=1)
+    with ready(1) as sandbox:
         child = int(sandbox.call(f"{HERE}:breed").step)
-    for _ in range(50):
-        try:
-            os.kill(child, 0)
-            with open(f"/proc/{child}/stat") as file:
-                if file.read().split()[2] == "Z":
-                    return
-        except OSError:
-            return
+    end = time.monotonic() + (0 if sys.platform == "linux" else 5)  # there the sandbox waits until it is gone
+    while lives(child) and time.monotonic() < end:
         time.sleep(0.1)
-    os.kill(child, signal.SIGKILL)
-    raise AssertionError("a child of the work outlived the sandbox")
+    assert not lives(child)
+
+
+def lives(process):
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return sys.platform != "linux"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are counted on Linux")
+def test_processes_are_limited():
+    """So that a homework that forks without end fills no table of processes."""
+    with Sandbox(seconds=30, processes=20) as sandbox:
+        tasks = sandbox.call(f"{HERE}:count_tasks").value
+        forked = sandbox.call(f"{HERE}:breed_without_end", most=tasks + 500).value
+    assert 0 < forked < tasks + 100
 
 
 def test_an_interrupt_ends_the_work(sandbox, monkeypatch):

@@ -41,6 +41,7 @@ OUTSIDE = (
 MARGIN = "\n           "  # so that no message looks like a line of the report
 LARGEST = 2**28  # bytes of one result
 LONGEST = 1000  # characters of a message
+PROCESSES = 256  # and threads that a submission may have at a time
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,13 @@ def grade(
     """Grade a student's .py or .ipynb; ``seed`` draws the cases (left out: a new one, which the report tells).
 
     ``seconds`` limits running the file and each call, ``megabytes`` the memory of its process. Raises ClnnError where
-    the file is missing or of another kind.
+    the file is missing or of another kind, or the seed is negative.
     """
     submission = Path(submission)
     if submission.suffix not in (".py", ".ipynb") or not submission.is_file():
         raise ClnnError(f"{submission} is no homework: expected a .py or .ipynb file that is there")
+    if seed is not None and seed < 0:
+        raise ClnnError(f"a seed is a whole number from 0, got {seed}")
     report = Report(submission.name, secrets.randbelow(2**31) if seed is None else seed)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         with _Student(submission, Path(folder), report, seconds, megabytes) as student:
@@ -162,7 +165,7 @@ class _Student:
         with contextlib.suppress(OSError):  # Windows may refuse links: data sets come from CLNN_DATA alone there
             (folder / "tmp" / "clnn").symlink_to(cache_folder(""))
         # One step for the sandbox, one for the work: who asks for more wants more time.
-        self.sandbox = Sandbox(seconds, megabytes, own, steps=2, folder=folder)
+        self.sandbox = Sandbox(seconds, megabytes, own, steps=2, processes=PROCESSES, folder=folder)
 
     def __enter__(self):
         return self
@@ -237,7 +240,7 @@ def _arrays(content: bytes) -> list[np.ndarray]:
 
 
 def main(arguments=None) -> int:
-    """``python -m clnn.lab.homework GRADING SUBMISSION``; the exit status: 0, or 2 where there is nothing to grade."""
+    """``python -m clnn.lab.homework GRADING SUBMISSION``; the exit status: 0, or 2 where a file could not be graded."""
     parser = argparse.ArgumentParser(prog="python -m clnn.lab.homework", description="Grade a student's homework.")
     parser.add_argument("grading", type=Path, help="the instructor's file, which holds a list QUESTIONS")
     parser.add_argument("submission", type=Path, nargs="+", help="students' files, .py or .ipynb")
@@ -248,22 +251,30 @@ def main(arguments=None) -> int:
     args = parser.parse_args(arguments)
     try:
         questions = questions_of(args.grading)
-        if confine.version() < 6:
-            print("homework: no lock here (Linux 6.12): submissions may read what you may read", file=sys.stderr)
-        stems = [submission.stem for submission in args.submission]
-        for submission in args.submission:
-            report = grade(questions, submission, args.seed, seconds=args.seconds, megabytes=args.megabytes)
-            print(report)
-            if args.json:
-                args.json.mkdir(parents=True, exist_ok=True)
-                # Where two are called alike, as in a folder for each student, the path tells them apart.
-                parts = submission.with_suffix("").parts if stems.count(submission.stem) > 1 else [submission.stem]
-                name = "-".join(part.strip("/\\:") for part in parts).lstrip("-.")
-                write_whole(args.json / f"{name}.json", report.to_json().encode())
     except ClnnError as error:
-        print(f"homework: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return _complain(error)
+    if confine.version() < 6:
+        print("homework: no lock here (Linux 6.12): submissions may read what you may read", file=sys.stderr)
+    stems, status = [submission.stem for submission in args.submission], 0
+    for submission in args.submission:
+        try:
+            report = grade(questions, submission, args.seed, seconds=args.seconds, megabytes=args.megabytes)
+        except ClnnError as error:  # nobody else waits for one who handed in something else
+            status = _complain(error)
+            continue
+        print(report)
+        if args.json:
+            args.json.mkdir(parents=True, exist_ok=True)
+            # Where two are called alike, as in a folder for each student, the path tells them apart.
+            parts = submission.with_suffix("").parts if stems.count(submission.stem) > 1 else [submission.stem]
+            name = "-".join(part.strip("/\\:") for part in parts).lstrip("-.")
+            write_whole(args.json / f"{name}.json", report.to_json().encode())
+    return status
+
+
+def _complain(error: ClnnError) -> int:
+    print(f"homework: {error}", file=sys.stderr)
+    return 2
 
 
 def questions_of(path: Path | str) -> list[Question]:

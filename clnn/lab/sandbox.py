@@ -6,6 +6,7 @@ end in time, or ends its process, the sandbox says so, and the next call starts 
 
 import atexit
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -26,6 +27,7 @@ PRINTED = 10_000  # characters kept of what the work prints
 START = 60  # seconds in which Python must have started and imported, on a busy machine too
 LONGEST = 2**27  # bytes of a reply
 MARK = "CLNN_SANDBOX"  # the variable by which what the work starts is found again
+ADOPT = 36  # PR_SET_CHILD_SUBREAPER: whose parent has ended becomes a child of this process, so that it can be found
 COMMAND = "from clnn.lab.sandbox import serve; serve()"
 
 
@@ -47,18 +49,20 @@ class Outcome:
 class Sandbox:
     """A process that calls functions: ``Sandbox().call("module:function", x=1)``.
 
-    ``seconds`` limits each step of the work (see ``step``), ``steps`` their number, ``megabytes`` the memory (Linux);
+    ``seconds`` limits each step of the work (see ``step``), ``steps`` their number, ``megabytes`` the memory and
+    ``processes`` how many processes and threads it may add to those of the user (Linux; root's are never too many);
     ``environment`` adds variables, ``folder`` is where the process starts. It starts at the first call, stays for the
     next one and ends with this one, and what it has started ends with it.
     """
 
     def __init__(
         self, seconds: float = SECONDS, megabytes: int = MEGABYTES, environment: dict | None = None,
-        *, steps: int | None = None, folder: Path | None = None,
+        *, steps: int | None = None, processes: int | None = None, folder: Path | None = None,
     ):  # fmt: skip
         self.seconds, self.megabytes, self.environment = seconds, megabytes, environment or {}
-        self.steps, self.folder = steps, folder
+        self.steps, self.processes, self.folder = steps, processes, folder
         self._process = self._printed = self._mark = None
+        self._started: set[str] = set()  # by the process, as far as it was seen
 
     def start(self) -> None:
         """Start the process, if none is there, without waiting for it."""
@@ -82,7 +86,8 @@ class Sandbox:
         self.start()
         self._printed.seek(0)
         self._printed.truncate()
-        request = {"target": target, "arguments": arguments, "megabytes": self.megabytes, "seconds": self.seconds}
+        request = {"target": target, "arguments": arguments, "seconds": self.seconds}
+        request |= {"megabytes": self.megabytes, "processes": self.processes}
         try:
             reply, late, at = self._converse(json.dumps(request))
         except BaseException:  # the user's own interrupt among them: a reply that comes later belongs to nobody
@@ -103,8 +108,8 @@ class Sandbox:
                 self._process.stdin.close()
             self._process.stdout.close()
             self._process.wait()
-            _end_marked(self._mark, self._process.pid)  # what has left the group, and what that starts
-            self._process = None
+            _end_all(self._mark, self._process.pid, self._started)  # what has left the group, and what that starts
+            self._process, self._started = None, set()
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -141,6 +146,8 @@ class Sandbox:
             timer.cancel()
 
     def _kill(self):
+        if self._process.poll() is None:  # else its number may be another's by now
+            self._started |= _descendants(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
             if os.name == "posix":
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -172,25 +179,43 @@ def _read(pipe) -> dict | None:
     return news if all(isinstance(news[key], str) for key in set(news) - {"value"}) else None
 
 
-def _end_marked(mark: str, group: int, seconds: float = 5) -> None:
-    """End all processes that carry a mark; return when they are gone, and those of a group that was ended (Linux)."""
-    ended, limit = set(), time.monotonic() + seconds
+def _end_all(mark: str, group: int, known: set[str], seconds: float = 5) -> None:
+    """End known processes and all that carry a mark; return when they and a group that was ended are gone (Linux)."""
+    ended, quiet, limit = set(known), 0, time.monotonic() + seconds
     while time.monotonic() < limit:
         there = list(Path("/proc").glob("[0-9]*"))
-        marked = {process.name for process in there if mark.encode() in _content(process / "environ")}
-        for number in marked:
-            with contextlib.suppress(ProcessLookupError):
+        ended |= {process.name for process in there if mark.encode() in _content(process / "environ")}
+        # A process that ends loses its environment at once, and is there for a while yet. What it started while the
+        # list was made is found by the next look.
+        living = {process.name for process in there if _goes_on(process, ended, group)}
+        for number in living & ended:
+            with contextlib.suppress(OSError):  # it has just ended
                 os.kill(int(number), signal.SIGKILL)
-        ended |= marked
-        # A process that ends loses its environment at once, and is there for a while yet.
-        if not marked and not any(_goes_on(process, ended, group) for process in there):
+        quiet = 0 if living else quiet + 1
+        if quiet == 2:
             return
+        time.sleep(0.005)
 
 
 def _goes_on(process: Path, ended: set[str], group: int) -> bool:
     """Whether a process of these is not at its end yet."""
-    fields = _content(process / "stat").rpartition(b")")[2].split()  # state, parent, group, ...
-    return bool(fields) and fields[0] not in b"ZX" and (process.name in ended or int(fields[2]) == group)
+    fields = _fields(process)
+    return bool(fields) and fields[0] not in "ZX" and (process.name in ended or int(fields[2]) == group)
+
+
+def _descendants(number: int) -> set[str]:
+    """The processes that one has started, and theirs (Linux)."""
+    parents = {process.name: fields[1] for process in Path("/proc").glob("[0-9]*") if (fields := _fields(process))}
+    found, last = set(), {str(number)}
+    while last:
+        last = {name for name, parent in parents.items() if parent in last} - found
+        found |= last
+    return found
+
+
+def _fields(process: Path) -> list[str]:
+    """The state of a process, its parent, its group, ...; nothing where it has ended."""
+    return _content(process / "stat").rpartition(b")")[2].decode().split()
 
 
 def _content(file: Path) -> bytes:
@@ -214,12 +239,14 @@ def serve() -> None:
     """Do what the lines of the standard input ask for until they end."""
     global _replies, _orphan_seconds, _served_by
     _replies, _served_by = os.fdopen(os.dup(1), "w"), os.getpid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(ADOPT, 1, 0, 0, 0)
     requests = os.fdopen(os.dup(0))  # of its own, too: the work may read or close what it likes
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what the work prints must not come between the replies
     for line in requests:
         request = json.loads(line)
-        _limit(request["megabytes"])
+        _limit(request["megabytes"], request["processes"])
         _orphan_seconds = int(request["seconds"]) + 5
         step("")
         try:
@@ -243,11 +270,27 @@ def _tell(news: dict) -> None:
     _replies.flush()
 
 
-def _limit(megabytes: int) -> None:
-    """Limit the memory that this process may write to. Reserved addresses do not count: GPU drivers reserve many."""
+def _limit(megabytes: int, processes: int | None) -> None:
+    """Limit the memory that this process may write to, and how many more processes and threads the user may have.
+
+    Reserved addresses do not count as memory: GPU drivers reserve many."""
     if sys.platform == "linux":
         import resource
+
+        if processes:
+            most, hard = _tasks() + processes, resource.getrlimit(resource.RLIMIT_NPROC)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # which nobody but root may raise
+            resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
         resource.setrlimit(resource.RLIMIT_DATA, (megabytes * 2**20, megabytes * 2**20))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**26, 2**26))  # an endless print must not fill the disk
+
+
+def _tasks() -> int:
+    """How many processes and threads this user has."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            count += len(os.listdir(process / "task")) if process.stat().st_uid == os.getuid() else 0
+    return count
