@@ -13,6 +13,7 @@ SOLUTIONS_FILE = Path(__file__).parents[1] / "course" / "solutions" / "05_gpu_ke
 SOLUTIONS = runpy.run_path(str(SOLUTIONS_FILE))
 BARRIER = "barrier(CLK_LOCAL_MEM_FENCE);\n"
 RACE = "Two work-items race"
+NOT_ALL = "of a work-group come to this barrier; all or none must"
 
 # exercise: fault: (what stands in the solution, what stands there instead, words of the message)
 WRONG = {
@@ -72,12 +73,16 @@ WRONG = {
     },
     "transpose": {
         "missing barrier": (BARRIER, "", RACE),
+        "return before the barrier": (
+            "if (i < rows && j < columns) tile", "if (i >= rows || j >= columns) return; tile", NOT_ALL,
+        ),
         "missing guard": ("if (row < columns && column < rows) y", "y", "writes past the end of `y`"),
         "right on squares only": ("y[row * rows + column]", "y[row * columns + column]", "rows = 5, columns = 33"),
         "tile not turned": ("tile[tx][ty]", "tile[ty][tx]", "transposed"),
     },
     "conv1d": {
         "missing barrier": (BARRIER, "", RACE),
+        "return before the barrier": ("for (int t = me; t", "if (i >= n) return; for (int t = me; t", NOT_ALL),
         "halo left out": ("for (int t = me; t < 64 + 4; t += 64)", "int t = me;", "uses a value that nothing has set"),
         "filter turned round": ("w[k]", "w[4 - k]", "filter is turned round"),
         "edge repeated": (
@@ -89,6 +94,11 @@ WRONG = {
     },
     "group_sum": {
         "missing barrier": (BARRIER, "\n", RACE),
+        "barrier in a branch": (
+            f"{BARRIER}        if (me < step) part[me] += part[me + step];",
+            f"if (me < step) {{ {BARRIER} part[me] += part[me + step]; }}",
+            NOT_ALL,
+        ),
         "reads past the end": ("i < n ? x[i] : 0", "x[i]", "reads element 130 of `x`"),
         "all of them write": ("if (me == 0) sums", "sums", RACE),
         "one half left out": ("step > 0", "step > 1", "One half of each group is left out"),
@@ -97,6 +107,7 @@ WRONG = {
     "tiled_gemm": {
         "second barrier missing": (f"right[k][tx];\n        {BARRIER}", "right[k][tx];\n", RACE),
         "first barrier missing": (f": 0;\n        {BARRIER}", ": 0;\n", RACE),
+        "return before the barrier": ("float sum = 0;", "float sum = 0; if (i >= M || j >= N) return;", NOT_ALL),
         "rest of K dropped": ("k0 < K; k0 += 16", "k0 + 16 <= K; k0 += 16", "last, shorter tile along K"),
         "right on squares only": ("b[(k0 + ty) * N + j]", "b[(k0 + ty) * K + j]", "It is right with"),
         "missing guard": ("if (i < M && j < N) c", "c", "writes past the end of `c`"),
@@ -124,6 +135,7 @@ KINDS = {
     "missing barrier": [
         (n, f) for n in WRONG for f in WRONG[n] if f.endswith("barrier missing") or f == "missing barrier"
     ],
+    "barrier not for all": [(n, f) for n in WRONG for f in WRONG[n] if "before the" in f or "in a branch" in f],
     "missing guard": [(n, f) for n in WRONG for f in WRONG[n] if "guard" in f],
     "hidden by symmetry": [(n, f) for n, f, *_ in HIDDEN_BY_SYMMETRY],
     "wrong on ragged sizes only": [(n, f) for n, f, *_ in HIDDEN_BY_FULL_TILES],
@@ -156,6 +168,27 @@ def test_wrong_kernels_are_refused(name, monkeypatch, capsys):
         lines.append(f"{name:12}{fault:31}{kinds:44}refused: {said[:100]}")
     with capsys.disabled():
         print("\n".join(lines))
+
+
+# Each work-item for itself
+ALONE = {
+    "transpose": "int j = get_global_id(0), i = get_global_id(1);"
+    "if (i < rows && j < columns) y[j * rows + i] = x[i * columns + j];",
+    "conv1d": "int i = get_global_id(0); if (i >= n) return; float sum = 0;"
+    "for (int k = 0; k < 5; k++) if (i + k >= 2 && i + k < n + 2) sum += w[k] * x[i + k - 2]; y[i] = sum;",
+    "group_sum": "int i = get_global_id(0); float sum = 0; if (get_local_id(0)) return;"
+    "for (int k = i; k < i + 64 && k < n; k++) sum += x[k]; sums[get_group_id(0)] = sum;",
+    "tiled_gemm": "int j = get_global_id(0), i = get_global_id(1); if (i >= M || j >= N) return; float sum = 0;"
+    "for (int k = 0; k < K; k++) sum += a[i * K + k] * b[k * N + j]; c[i * N + j] = sum;",
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_local_memory_is_asked_for(name):
+    """By the exercises that are about it; a word in a comment does not count."""
+    head, _, _ = SOLUTIONS[name].partition("{")
+    result = check(name, f"{head}{{\n    // __local\n    {ALONE[name]}\n}}\n")
+    assert result.done and not result.right and "right, but no local memory is used" in result.message
 
 
 def test_every_exercise_has_three_wrong_kernels_or_more():

@@ -149,6 +149,7 @@ def test_right(name, text, device):
 @pytest.mark.parametrize("text, words", [
     (twice("// about one line: y[i] = ..."), ""),
     (twice("/* y[i] = 2 * x[i]; */"), ""),
+    (twice("if (i < n && x[i] >= 0 && y[i] != 0 && x[i] == 1) return;"), ""),
     ("__kernel void other(__global float *x) {}", "no kernel 'twice' yet; it has other. Its head is twice(__global "),
     (None, ""),
 ])  # fmt: skip
@@ -167,7 +168,7 @@ WRONG = {
     "guard off by one": (twice("if (i <= n) y[i] = 2 * x[i];"), ["writes past the end of `y`: 1 element"]),
     "before the start": (twice("if (i < n) y[i] = 2 * x[i]; if (!i) y[-2] = 3;"), ["before the start of `y`"]),
     "guard the other way round": (twice("if (i > n) y[i] = 2 * x[i];"), ["past the end"]),
-    "never true": (twice("if (i < 0) y[i] = 2 * x[i];"), ["no work-item comes to the line that stores"]),
+    "never true": (twice("if (i < 0) y[i] = 2 * x[i];"), ["writes nothing to `y`: no work-item comes to a line"]),
     "last one left out": (
         twice("if (i < n - 1) y[i] = 2 * x[i];"), ["never written: 1 of the 63 elements of `y` of twice, first [62]"],
     ),

@@ -19,13 +19,15 @@ from ..device import devices, use_device
 from ..errors import ClnnError, KernelCompileError
 from . import simulator
 from .check import NotDone, Wrong, exercise, expect
-from .kernel import Argument, Cell, Kernel, Timing
+from .kernel import Argument, Cell, Kernel, Timing, without_comments
 from .sandbox import Sandbox, step
 from .show import kernel_text
 
 GUARD = 4096  # bytes at least before and behind each array: a GPU's work-groups write no farther when they overrun
 UNREAD = bytes([0xFF] * 8)  # around what is read: NaN, or -1
 UNWRITTEN = bytes([0xA5, 0xA5, 0xA5, 0xFF] * 2)  # in results that nobody has written: NaN, but another one
+
+ALONE = "The numbers are right, but no local memory is used, and this exercise is to practise that."
 
 _exercises: dict[str, "KernelExercise"] = {}
 _sandbox = Sandbox()
@@ -49,6 +51,7 @@ class KernelTask:
     flops: object
     nbytes: object
     tolerance: float
+    shares: bool
 
     def __repr__(self):
         return f"{self.name}({', '.join(map(str, self.arguments))})"
@@ -65,7 +68,7 @@ class KernelExercise:
 
 def kernel_task(
     signature: str, inputs, reference, *, cases, small, size, local=64, large=None, faults=None, flops=None,
-    nbytes=None, tolerance=1e-5,
+    nbytes=None, tolerance=1e-5, shares=False,
 ) -> KernelTask:  # fmt: skip
     """One kernel that an exercise asks for.
 
@@ -76,7 +79,7 @@ def kernel_task(
     order of the arguments), ``size`` the number of work-items (it may take ``local``, too), ``flops`` and ``nbytes``
     the work; ``faults`` maps what to say to functions that make this mistake. ``local`` is a work-group or a list of
     them, taken in turn. ``small`` is the case for the simulator, ``large`` the one for the clock. ``tolerance`` is
-    relative to the largest number of a result.
+    relative to the largest number of a result. ``shares`` asks for a kernel that uses local memory.
     """
     found = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", signature, re.DOTALL)
     if not found:
@@ -84,7 +87,7 @@ def kernel_task(
     groups = local if isinstance(local, list) else [local]
     return KernelTask(
         found[1], tuple(map(Argument.parse, found[2].split(","))), inputs, reference, tuple(cases), small, large, size,
-        tuple(g if isinstance(g, tuple) else (g,) for g in groups), faults or {}, flops, nbytes, tolerance,
+        tuple(g if isinstance(g, tuple) else (g,) for g in groups), faults or {}, flops, nbytes, tolerance, shares,
     )  # fmt: skip
 
 
@@ -300,9 +303,12 @@ def examine(module: str, name: str, text: str, options: list[str], device) -> di
             if all(trial.idle for trial in trials):
                 if not _stores(text, task.name):
                     return {"empty": "" if task is _exercises[name].tasks[0] else f"{task.name} writes nothing yet."}
-                return {"wrong": f"{task.name} writes nothing: no work-item comes to the line that stores a result."}
+                results = " and ".join(f"`{a.name}`" for a in task.arguments if a.written)
+                return {"wrong": f"{task.name} writes nothing to {results}: no work-item comes to a line that does."}
             if words := _fault(task, trials):
                 return {"wrong": words}
+            if task.shares and not re.search(r"\b(?:__)?local\b", without_comments(text)):
+                return {"wrong": ALONE}
     return {}
 
 
@@ -485,6 +491,7 @@ def _close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
 
 def _stores(text: str, name: str) -> bool:
     """Whether a kernel's text writes to an array at all."""
-    body = re.sub(r"/\*.*?\*/", "", kernel_text(text, name), flags=re.DOTALL)
-    body = re.sub(r"//.*", "", body)
-    return bool(re.search(r"\][^=;]{0,4}=(?!=)|\](\+\+|--)|\*\s*\w+ *[^=;\w]?=(?!=)|vstore|atom", body))
+    body = without_comments(kernel_text(text, name))
+    set_or_changed = r"\s*(?:[-+*/%&|^]|<<|>>)?=(?!=)"
+    places = rf"[\])](?:\.\w+)?{set_or_changed}|\](?:\+\+|--)|(?:\+\+|--)\w+\["
+    return bool(re.search(rf"{places}|[;{{}})]\s*\*+\s*\w+{set_or_changed}|vstore|atom", body))

@@ -255,6 +255,7 @@ kernel_exercise(
         faults={
             "y holds x as it was, row by row.": lambda x, rows, columns: x.reshape(columns, rows),
         },
+        shares=True,
     ),
 )
 
@@ -278,6 +279,7 @@ kernel_exercise(
             ),
         },
         flops=lambda n: 10 * n,
+        shares=True,
     ),
 )
 
@@ -296,6 +298,7 @@ kernel_exercise(
             "One half of each group is left out.": lambda x, n: np.pad(x, (0, -n % 64)).reshape(-1, 64)[:, ::2].sum(1),
         },
         flops=lambda n: n,
+        shares=True,
     ),
 )
 
@@ -319,5 +322,6 @@ kernel_exercise(
         },
         flops=lambda M, N, K: 2 * M * N * K,
         tolerance=1e-4,
+        shares=True,
     ),
 )
