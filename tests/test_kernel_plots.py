@@ -91,6 +91,18 @@ def test_ladder_bars_and_roofline():
         np.testing.assert_allclose(memory[-1], (10, 500))
 
 
+@pytest.mark.parametrize("chosen, names", [(None, ["1,2", "3"]), (1, ["1", "3"]), (2, ["2", "3"]), (3, ["1,2", "3"])])
+def test_steps_that_cover_each_other(chosen, names):
+    """Two points at the same place bear one name; all names stand over all points."""
+    steps = [ladder.Timed(n, "s", seconds, 1, 10**9, 10**9 // each, 0.0) for n, seconds, each in (
+        (1, 0.5, 1), (2, 0.45, 1), (3, 0.4, 1.01))]  # fmt: skip
+    ax = plt.figure().add_subplot()
+    kernel_plots._steps_on_roof(ax, steps, ROOF, chosen)
+    assert [t.get_text() for t in ax.texts] == names
+    points = [line for line in ax.lines if line.get_marker() == "o"]
+    assert len(points) == 3 and min(t.get_zorder() for t in ax.texts) > max(p.get_zorder() for p in points)
+
+
 def test_roofline_of_named_kernels():
     figure = kernel_plots.roofline(["dot", "product"], [0.25, 100], [5, 300], ROOF)
     assert {t.get_text(): t.xy for t in figure.axes[0].texts} == {"dot": (0.25, 5), "product": (100, 300)}

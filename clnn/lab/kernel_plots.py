@@ -1,6 +1,7 @@
 """The pictures of the notebook on kernels. Every function draws one figure and returns it; ``plt.show()`` shows it."""
 
 import difflib
+import itertools
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -221,14 +222,17 @@ def _steps_on_roof(ax, steps: list[Timed], ceilings, chosen: int | None = None):
     """Steps over the bytes that their work-items ask for, under the ceilings; the chosen one in full colour."""
     low, high = min(s.intensity for s in steps) / 2, 3 * max(s.intensity for s in steps)
     ax.plot([s.intensity for s in steps], [s.gflops for s in steps], "-", color="0.8", lw=1, zorder=1)
-    for before, s in zip([None, *steps], steps):
+    pairs = [(a, b) for a, b in itertools.pairwise(steps) if a.intensity == b.intensity]
+    under = {b.number: a.number for a, b in pairs if abs(np.log(a.gflops / b.gflops)) < COVERED}
+    for s in steps:
         color = ORANGE if chosen == s.number else BLUE if chosen is None else "#A6CFE8"
-        front = 4 if chosen == s.number else 3
-        ax.plot(s.intensity, s.gflops, "o", color=color, markersize=14, zorder=front)
-        style = {"size": 8, "zorder": front, "color": "white" if color == BLUE else "black"}
-        covered = before and before.intensity == s.intensity and abs(np.log(before.gflops / s.gflops)) < COVERED
-        name = f"{before.number},{s.number}" if covered and chosen != s.number else str(s.number)
-        ax.annotate(name, (s.intensity, s.gflops), ha="center", va="center_baseline", **style)
+        ax.plot(s.intensity, s.gflops, "o", color=color, markersize=14, zorder=4 if chosen == s.number else 3)
+        below = under.get(s.number)
+        if s.number != chosen and (s.number in under.values() or (below and below == chosen)):
+            continue  # the other one of the two bears the name
+        name = f"{below},{s.number}" if below and chosen != s.number else str(s.number)
+        style = {"size": 8, "color": "white" if color == BLUE else "black"}
+        ax.annotate(name, (s.intensity, s.gflops), ha="center", va="center_baseline", zorder=5, **style)
     _roof(ax, ceilings, low, high, min(s.gflops for s in steps))
     ax.set_xlabel("operations a byte asked for (FLOP/byte)")
 
