@@ -135,7 +135,7 @@ KINDS = {
     "missing barrier": [
         (n, f) for n in WRONG for f in WRONG[n] if f.endswith("barrier missing") or f == "missing barrier"
     ],
-    "barrier not for all": [(n, f) for n in WRONG for f in WRONG[n] if "before the" in f or "in a branch" in f],
+    "barrier not for all": [(n, f) for n in WRONG for f in WRONG[n] if "the barrier" in f or "in a branch" in f],
     "missing guard": [(n, f) for n in WRONG for f in WRONG[n] if "guard" in f],
     "hidden by symmetry": [(n, f) for n, f, *_ in HIDDEN_BY_SYMMETRY],
     "wrong on ragged sizes only": [(n, f) for n, f, *_ in HIDDEN_BY_FULL_TILES],
