@@ -142,16 +142,20 @@ class Visit:
 
     def __init__(self, page, lab: Lab, name: str, pictures: Path):
         self.page, self.lab, self.file, self.pictures = page, lab, lab.root / name, pictures
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)
         page.goto(f"{lab.url}/lab/tree/{name}?reset&token={lab.token}")
         self.stored = nbformat.read(self.file, as_version=4)
-        page.wait_for_function(  # they appear one after the other
+        self._wait(  # they appear one after the other
             f"""() => document.querySelectorAll('.jp-Notebook .jp-Cell').length === {len(self.stored.cells)}
                 && !document.querySelector('.jp-Notebook .jp-Placeholder-content')"""
         )
         self._wait_idle()
-        page.wait_for_function("() => [...document.querySelectorAll('.jp-Notebook img')].every(i => i.complete)")
+        self._wait("() => [...document.querySelectorAll('.jp-Notebook img')].every(i => i.complete)")
         self.opened = page.evaluate(CELLS)
+
+    def _wait(self, condition: str, **options) -> None:
+        """Until a condition holds, asked for now and then: at every frame, as by default, it costs a core."""
+        self.page.wait_for_function(condition, polling=100, **options)
 
     def _wait_idle(self) -> None:
         self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
@@ -165,10 +169,10 @@ class Visit:
         self._choose("Kernel", "Restart Kernel and Run All")
         self.page.click(".jp-Dialog button.jp-mod-accept")
         waiting = "[...document.querySelectorAll('.jp-InputPrompt')].some(e => e.textContent.includes('*'))"
-        self.page.wait_for_function(f"() => {waiting}")
-        self.page.wait_for_function(f"() => !{waiting}", timeout=RUN_MS)
+        self._wait(f"() => {waiting}")
+        self._wait(f"() => !{waiting}", timeout=RUN_MS)
         self._wait_idle()
-        self.page.wait_for_function("() => !document.body.textContent.includes('Loading widget...')")
+        self._wait("() => !document.body.textContent.includes('Loading widget...')")
         self.ran, self.formulas = self.page.evaluate(CELLS), self.page.evaluate(FORMULAS)
         self._choose("File", "Save Notebook$")  # so that the file tells what the kernel sent
         self.page.wait_for_selector(".jp-mod-current.jp-mod-dirty", state="detached")

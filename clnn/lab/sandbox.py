@@ -248,10 +248,11 @@ def serve() -> None:
         request = json.loads(line)
         _limit(request["megabytes"], request["processes"])
         _orphan_seconds = int(request["seconds"]) + 5
-        step("")
         try:
             module, _, name = request["target"].partition(":")
-            reply = {"value": getattr(importlib.import_module(module), name)(**request["arguments"])}
+            function = getattr(importlib.import_module(module), name)  # its time is the start's, not the work's
+            step("")
+            reply = {"value": function(**request["arguments"])}
         except MemoryError:
             reply = {"failure": "memory", "words": f"It needs more than {request['megabytes']} MiB of memory."}
         except BaseException:  # SystemExit too
@@ -273,7 +274,8 @@ def _tell(news: dict) -> None:
 def _limit(megabytes: int, processes: int | None) -> None:
     """Limit the memory that this process may write to, and how many more processes and threads the user may have.
 
-    Reserved addresses do not count as memory: GPU drivers reserve many."""
+    Reserved addresses do not count as memory: GPU drivers reserve many.
+    """
     if sys.platform == "linux":
         import resource
 
@@ -281,7 +283,6 @@ def _limit(megabytes: int, processes: int | None) -> None:
             most, hard = _tasks() + processes, resource.getrlimit(resource.RLIMIT_NPROC)[1]
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # which nobody but root may raise
             resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
-
         resource.setrlimit(resource.RLIMIT_DATA, (megabytes * 2**20, megabytes * 2**20))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**26, 2**26))  # an endless print must not fill the disk
