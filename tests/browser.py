@@ -42,7 +42,7 @@ FOLDERS = {  # nothing of the user's own settings, kernels and signatures
 UNSET = ("CLNN_FULL", "MPLBACKEND", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_TOKEN")
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-RUN_MS = 300_000  # for all cells of a notebook
+RUN_MS = 600_000  # for all cells of a notebook
 # What a reader sees of each code cell. A widget that cannot be drawn leaves a line of text instead of a view.
 CELLS = """() => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].map(cell => {
     const find = selector => [...cell.querySelectorAll('.jp-OutputArea-output' + selector)];

@@ -16,6 +16,7 @@ from browser import FLAGS, WIDGET, Lab, Visit, chromium
 
 COURSE = Path(__file__).parents[1] / "course"
 NOTEBOOKS = sorted(path.name for path in COURSE.glob("*.ipynb"))
+pytestmark = pytest.mark.timeout(900)  # the first test of each page opens and runs all of it, on a slow machine too
 
 
 def missing(what: str) -> None:
