@@ -121,7 +121,8 @@ class Device:
     def split(self, parts: int = 2) -> list["Device"]:
         """Its cores shared out among ``parts`` devices (OpenCL sub-devices), which copy to each other without the host.
 
-        Raises DeviceError where the device cannot be divided so.
+        PoCL 3.0 runs the kernels of each part on all cores all the same. Raises DeviceError where the device cannot be
+        divided so.
         """
         each, found = self.cores // max(parts, 1), []
         try:
