@@ -13,7 +13,7 @@ from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch, replacements, round_up
 from ..tensor import Function, Tensor
 from .activation import ACTIVATIONS, fused, fused_backward
-from .gemm import accumulators, columns, multiply_panels, operands, vector_width
+from .gemm import accumulators, columns, multiply_panels, operands, tile_cost, vector_width
 from .reduce import reduce_axes, reduce_run
 
 PACK = (32, 1, 1)  # work-group of the packing kernels
@@ -153,11 +153,6 @@ def sums(device) -> int:
     return 18 if device.vector_bytes == 64 else 12
 
 
-def step_cost(height: int, vectors: int) -> int:
-    """What one tap takes of a tile: its products and the loads of its filters, or the wait for the last sum."""
-    return max(height * vectors + max(vectors, 2), 8)
-
-
 def tile_candidates(device, pool: int = 1) -> list[dict]:
     """The tiles that conv_tiles may be compiled with: POOL rows high, their sums in registers.
 
@@ -179,7 +174,7 @@ def tiling(device, dtype, geo: Geometry, pool: int = 1) -> Tiling:
     def cost(tile):
         height, vectors = tile["TILE"] * pool, tile["VECTORS"]
         steps = -(-filters // (v * vectors)) * -(-wide // tile["TILE"])
-        return steps * step_cost(height, vectors), -height * vectors  # of equals the one that starts fewer tiles
+        return steps * tile_cost(height, vectors), -height * vectors  # of equals the one that starts fewer tiles
 
     allowed, key = tile_candidates(device, pool), (c_name(dtype), *astuple(geo), pool)
     tile = tuning.lookup(device, "conv_tiles", key, allowed) or min(allowed, key=cost)
@@ -192,7 +187,7 @@ def weighing(device, dtype, geo: Geometry) -> Tiling:
     of the sum."""
     v, filters = vector_width(device, dtype), geo.F // geo.groups
     fit = [n for n in (4, 3, 2, 1) if n * geo.KW <= sums(device)] or [1]
-    vectors = min(fit, key=lambda n: -(-filters // (v * n)) * step_cost(geo.KW, n))
+    vectors = min(fit, key=lambda n: -(-filters // (v * n)) * tile_cost(geo.KW, n))
     return Tiling(c_name(dtype), v, vectors, 1, KW=geo.KW, SX=geo.sx, DX=geo.dx)
 
 

@@ -15,6 +15,8 @@ from .reduce import reduce_axes
 
 SMALL = 8192  # products of numbers, so few that the plain kernel is done before the panels of B were packed
 DOT_ROWS = 4  # with so few rows of C gemm_dots is faster than the packed product
+COPY, TURN = 16, 36  # products that take as long as to copy a number into panels, as it stands or turned
+STACK = 64  # tiles one above the other that share what they read while it is in the cache
 STRIP, STRIP_ROWS = 128, 16  # the tile of gemm_strips, as gemm.cl has it
 
 
@@ -29,8 +31,8 @@ def accumulators(device) -> int:
 
 
 def tile_cost(height: int, vectors: int) -> int:
-    """What one step of a tile of height x vectors takes: its products, its loads, or the wait for the last sum."""
-    return max(height * vectors, height + vectors, 8)
+    """What one step of a tile of height x vectors takes: its products and its loads, or the wait for the last sum."""
+    return max(height * vectors + max(vectors, 2), 8)
 
 
 def heights(device) -> range:
@@ -71,20 +73,21 @@ def columns(device, dtype) -> int:
     return 2 * vector_width(device, dtype) if device.kind == "CPU" else 64
 
 
-def gemm_kernel(device, name, dtype, rows=16, activation=None):
-    width = {"V": vector_width(device, dtype), "COLUMNS": columns(device, dtype)}
-    return kernel(device, "gemm", name, REAL=c_name(dtype), ROWS=rows, **width, **fused(activation, dtype))
+def gemm_kernel(device, name, dtype, rows=16, activation=None, width=None):
+    sizes = {"V": vector_width(device, dtype), "COLUMNS": width or columns(device, dtype)}
+    return kernel(device, "gemm", name, REAL=c_name(dtype), ROWS=rows, **sizes, **fused(activation, dtype))
 
 
 @lru_cache(maxsize=4096)
-def packs_left(device, dtype, m, n, k) -> bool:
-    """Whether C^T = B^T A^T costs less than C = A B: the right factor is copied into panels, the left is not."""
+def packs_left(device, dtype, m, n, k, ta=False, tb=False) -> bool:
+    """Whether C^T = B^T A^T costs less than C = A B. The right factor is copied into panels, the left only where it is
+    stored transposed."""
 
-    def cost(m, n):
+    def cost(m, n, ta, tb):
         products = round_up(m, likely_rows(device, m)) * round_up(n, columns(device, dtype)) * k
-        return products + 96 * n * k  # to copy one number takes about as long as 96 products
+        return products + n * k * (TURN if tb else COPY) + m * k * (TURN if ta else 0)
 
-    return cost(n, m) + 8 * m * n < cost(m, n)  # C^T is written in shorter pieces
+    return cost(n, m, not tb, not ta) + 8 * m * n < cost(m, n, ta, tb)  # C^T is written in shorter pieces
 
 
 def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, activation=None, out=None):
@@ -100,7 +103,7 @@ def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, activ
         return gemm_plain(device, a, b, m, n, k, ta=ta, tb=tb, batch=batch, bias=bias, activation=activation, out=out)
     if device.kind == "CPU" and gemm_unpacked(device, a, b, m, n, k, ta, tb, batch, bias, activation, out):
         return out
-    if packs_left(device, a.dtype, m, n, k):
+    if packs_left(device, a.dtype, m, n, k, ta, tb):
         panels = pack(device, b=a, n=m, k=k, transposed=not ta, batch=batch)
         multiply_panels(
             device, b, panels, out, n, m, k, batch=batch, a_strides=(0, batch, n * k, 0, *((k, 1) if tb else (1, n))),
@@ -115,14 +118,17 @@ def gemm(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None, activ
     return out
 
 
-def pack(device, b, n, k, transposed, batch):
-    """Panels of ``batch`` matrices B (k, n), or stored transposed as (n, k)."""
-    width = columns(device, b.dtype)
+def pack(device, b, n, k, transposed, batch, rows=None):
+    """Panels of ``batch`` matrices B (k, n), or stored transposed as (n, k), each as wide as the kernels read them
+    or, for a left factor stored transposed, as a tile has ``rows``."""
+    width = rows or columns(device, b.dtype)
     count = -(-n // width)
     panels = empty(device, (batch, count, k, width), b.dtype)
     b_row, b_col = (1, k) if transposed else (n, 1)
-    knl = gemm_kernel(device, "gemm_pack", b.dtype)
-    launch(device, knl, (k, count, batch), (32, 1, 1), b, k * n, b_row, b_col, panels, n, k)
+    deep, run = (1, 1) if device.kind != "CPU" else (16, 1 if transposed else 16)
+    knl = gemm_kernel(device, "gemm_pack", b.dtype, width=width)
+    size = (-(-k // deep), -(-count // run), batch)
+    launch(device, knl, size, (1, 1, 1), b, k * n, b_row, b_col, panels, n, k, deep, run)
     return panels
 
 
@@ -142,7 +148,12 @@ def multiply_panels(
     layout = ("N" if a_strides[5] == 1 else "T") + ("T" if c_strides else "N")
     rows = tile_rows(device, name, c_name(out.dtype), m, n, k * blocks, batch, layout)
     if device.kind == "CPU":
-        size, local = (-(-m // rows), -(-n // columns(device, out.dtype)), batch), (1, 1, 1)
+        if a_strides[5] != 1:  # a tile's rows side by side, so that it reads in order, too
+            a = pack(device, a, m, k, False, a_strides[1], rows)
+            a_strides = (0, a_strides[1], round_up(m, rows) * k, 0, 1, rows)
+        tiles = -(-m // rows)
+        stacks = -(-tiles // STACK)
+        size, local = (-(-tiles // stacks), -(-n // columns(device, out.dtype)), stacks * batch), (1, 1, 1)
     else:
         size, local = (-(-n // 64) * 16, -(-m // rows) * 16, batch), (16, 16, 1)
     moved = a_strides[1] * blocks * m * k + panels.size + bias.size + (1 + accumulate) * batch * m * n
