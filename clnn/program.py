@@ -28,6 +28,7 @@ SCALARS = {
 C_NAMES = {np.dtype(t): name for t, name in zip("fdi?", ("float", "double", "int", "uchar"), strict=True)}
 
 Array = cl.array.Array
+RUN = 1024  # elements that a CPU's work-item computes one after the other: see each.h
 MOST_UPLOADS = 32  # copies to the device that may be under way
 MOST_ELEMENTS = 2**31 - 1  # of an array: kernels count them in int
 
@@ -178,12 +179,17 @@ def kernel(device: Device, family: str, name: str, **defines) -> cl.Kernel:
         program = build(device, text, options, title=f"clnn/kernels/{family}.cl")
         for each in program.all_kernels():
             declare_scalars(each)
-            each.family = family
+            each.family, each.run = family, defines.get("RUN", 1)
             device.kernels[(family, each.function_name, *defines.items())] = each
         found = device.kernels.get(key)
         if found is None:
             raise KernelCompileError(f"clnn/kernels/{family}.cl holds no kernel named {name!r}")
     return found
+
+
+def run_of(device: Device) -> dict:
+    """The constant for a kernel that includes each.h."""
+    return {"RUN": RUN if device.kind == "CPU" else 1}
 
 
 def declare_scalars(knl: cl.Kernel) -> None:
@@ -214,6 +220,12 @@ def launch(
         if nbytes is None:
             nbytes = sum(a.nbytes for a in args if isinstance(a, cl.array.Array))
         recorder(event, device, knl, size, local, flops, nbytes)
+
+
+def launch_each(device: Device, knl: cl.Kernel, n: int, *args, **work) -> None:
+    """``launch`` a kernel for ``n`` elements: by RUN for each work-item where it was compiled so, else one by one."""
+    run = getattr(knl, "run", 1)  # a kernel that stands in for the package's has none
+    launch(device, knl, (-(-n // run),), (256,) if run == 1 else (1,), *args, **work)
 
 
 def upload(device: Device, host: np.ndarray) -> cl.array.Array:

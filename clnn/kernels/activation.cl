@@ -1,4 +1,4 @@
-// Activation functions, forward and backward, one work-item an element.
+// Activation functions, forward and backward, element by element.
 //
 // The backward of tanh and sigmoid needs only the result y: tanh' = 1 - y^2, sigmoid' = y (1 - y).
 
@@ -7,24 +7,25 @@
 #endif
 
 #include "activation.h"  // RELU, TANH, SIGMOID, EXP
+#include "each.h"        // EACH
 
 #define FORWARD(NAME, RESULT)                                                       \
     __kernel void NAME(__global const REAL *xs, __global REAL *ys, int n)           \
     {                                                                               \
-        int i = get_global_id(0);                                                   \
-        if (i >= n) return;                                                         \
-        REAL x = xs[i];                                                             \
-        ys[i] = RESULT;                                                             \
+        EACH(i, n) {                                                                \
+            REAL x = xs[i];                                                         \
+            ys[i] = RESULT;                                                         \
+        }                                                                           \
     }
 
 // ys holds what forward returned, g the gradient of the loss by it
 #define BACKWARD(NAME, RESULT)                                                      \
     __kernel void NAME(__global const REAL *ys, __global const REAL *gs, __global REAL *out, int n) \
     {                                                                               \
-        int i = get_global_id(0);                                                   \
-        if (i >= n) return;                                                         \
-        REAL y = ys[i], g = gs[i];                                                  \
-        out[i] = RESULT;                                                            \
+        EACH(i, n) {                                                                \
+            REAL y = ys[i], g = gs[i];                                              \
+            out[i] = RESULT;                                                        \
+        }                                                                           \
     }
 
 FORWARD(relu, RELU(x))

@@ -8,6 +8,8 @@
 #define REAL float
 #endif
 
+#include "each.h"  // EACH
+
 static inline uint random_word(ulong key, ulong counter)
 {
     ulong x = counter * key, y = x, z = y + key;
@@ -23,7 +25,6 @@ static inline uint random_word(ulong key, ulong counter)
 // `limit` = p * 2^32
 __kernel void dropout(__global const REAL *x, __global REAL *out, int n, ulong key, ulong limit, REAL scale)
 {
-    int i = get_global_id(0);
-    if (i < n)
+    EACH(i, n)
         out[i] = random_word(key, (ulong)i + 1) < limit ? 0 : x[i] * scale;
 }

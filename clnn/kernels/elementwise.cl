@@ -1,4 +1,4 @@
-// Arithmetic and comparison of one or two arrays, one work-item an element.
+// Arithmetic and comparison of one or two arrays, element by element.
 // -DREAL=float, double or int names the element type.
 //
 // Each binary operation has four forms: two arrays of one shape, an array and a number, a number and an array,
@@ -8,6 +8,8 @@
 #ifndef REAL
 #define REAL float
 #endif
+
+#include "each.h"  // EACH
 
 static inline int offset(int i, int dims, const int *shape, const int *strides)
 {
@@ -22,36 +24,36 @@ static inline int offset(int i, int dims, const int *shape, const int *strides)
 #define UNARY(NAME, RESULT)                                                                  \
     __kernel void NAME(__global const REAL *xs, __global REAL *out, int n)                   \
     {                                                                                        \
-        int i = get_global_id(0);                                                            \
-        if (i >= n) return;                                                                  \
-        REAL x = xs[i];                                                                      \
-        out[i] = RESULT;                                                                     \
+        EACH(i, n) {                                                                         \
+            REAL x = xs[i];                                                                  \
+            out[i] = RESULT;                                                                 \
+        }                                                                                    \
     }
 
 #define BINARY_TO(OUT, NAME, RESULT)                                                         \
     __kernel void NAME(__global const REAL *xs, __global const REAL *ys, __global OUT *out, int n) \
     {                                                                                        \
-        int i = get_global_id(0);                                                            \
-        if (i >= n) return;                                                                  \
-        REAL x = xs[i], y = ys[i];                                                           \
-        out[i] = RESULT;                                                                     \
+        EACH(i, n) {                                                                         \
+            REAL x = xs[i], y = ys[i];                                                       \
+            out[i] = RESULT;                                                                 \
+        }                                                                                    \
     }                                                                                        \
     __kernel void NAME##_number(__global const REAL *xs, REAL y, __global OUT *out, int n)   \
     {                                                                                        \
-        int i = get_global_id(0);                                                            \
-        if (i >= n) return;                                                                  \
-        REAL x = xs[i];                                                                      \
-        out[i] = RESULT;                                                                     \
+        EACH(i, n) {                                                                         \
+            REAL x = xs[i];                                                                  \
+            out[i] = RESULT;                                                                 \
+        }                                                                                    \
     }                                                                                        \
     __kernel void NAME##_broadcast(                                                          \
         __global const REAL *xs, __global const REAL *ys, __global OUT *out, int n,          \
         int dims, int8 shape, int8 x_strides, int8 y_strides)                                \
     {                                                                                        \
-        int i = get_global_id(0);                                                            \
-        if (i >= n) return;                                                                  \
-        REAL x = xs[offset(i, dims, (const int *)&shape, (const int *)&x_strides)];          \
-        REAL y = ys[offset(i, dims, (const int *)&shape, (const int *)&y_strides)];          \
-        out[i] = RESULT;                                                                     \
+        EACH(i, n) {                                                                         \
+            REAL x = xs[offset(i, dims, (const int *)&shape, (const int *)&x_strides)];      \
+            REAL y = ys[offset(i, dims, (const int *)&shape, (const int *)&y_strides)];      \
+            out[i] = RESULT;                                                                 \
+        }                                                                                    \
     }
 
 // A comparison does without number_NAME: Python asks `2 < x` as `x > 2`.
@@ -59,10 +61,10 @@ static inline int offset(int i, int dims, const int *shape, const int *strides)
     BINARY_TO(REAL, NAME, RESULT)                                                            \
     __kernel void number_##NAME(REAL x, __global const REAL *ys, __global REAL *out, int n)  \
     {                                                                                        \
-        int i = get_global_id(0);                                                            \
-        if (i >= n) return;                                                                  \
-        REAL y = ys[i];                                                                      \
-        out[i] = RESULT;                                                                     \
+        EACH(i, n) {                                                                         \
+            REAL y = ys[i];                                                                  \
+            out[i] = RESULT;                                                                 \
+        }                                                                                    \
     }
 #define COMPARE(NAME, RESULT) BINARY_TO(uchar, NAME, RESULT)
 
@@ -96,7 +98,6 @@ UNARY(square_root, sqrt(x))
 __kernel void choose(
     __global const uchar *mask, __global const REAL *xs, __global const REAL *ys, __global REAL *out, int n)
 {
-    int i = get_global_id(0);
-    if (i < n)
+    EACH(i, n)
         out[i] = mask[i] ? xs[i] : ys[i];
 }

@@ -1,8 +1,10 @@
-// Steps of optimisers for all parameters at once, one work-item a number; and gradients shortened before them.
+// Steps of optimisers for all parameters at once, number by number; and gradients shortened before them.
 
 #ifndef REAL
 #define REAL float
 #endif
+
+#include "each.h"  // EACH
 
 // Stochastic gradient descent:
 //
@@ -14,15 +16,16 @@ __kernel void sgd(
     __global REAL *w, __global const REAL *grad, __global REAL *velocity, int start, int end,
     REAL lr, REAL momentum, REAL dampening, REAL weight_decay, int nesterov, int first)
 {
-    int i = start + get_global_id(0);
-    if (i >= end) return;
-    REAL g = grad[i] + weight_decay * w[i], step = g;
-    if (momentum != 0) {
-        REAL v = first ? g : momentum * velocity[i] + (1 - dampening) * g;
-        velocity[i] = v;
-        step = nesterov ? g + momentum * v : v;
+    EACH(k, end - start) {
+        int i = start + k;
+        REAL g = grad[i] + weight_decay * w[i], step = g;
+        if (momentum != 0) {
+            REAL v = first ? g : momentum * velocity[i] + (1 - dampening) * g;
+            velocity[i] = v;
+            step = nesterov ? g + momentum * v : v;
+        }
+        w[i] -= lr * step;
     }
-    w[i] -= lr * step;
 }
 
 // Adam (Kingma and Ba 2015), in step t with rate = lr / (1 - beta1^t) and stretch = 1 / sqrt(1 - beta2^t):
@@ -37,13 +40,14 @@ __kernel void adam(
     __global REAL *w, __global const REAL *grad, __global REAL *mean, __global REAL *square, int start, int end,
     REAL rate, REAL beta1, REAL rest1, REAL beta2, REAL rest2, REAL stretch, REAL eps, REAL weight_decay, REAL shrink)
 {
-    int i = start + get_global_id(0);
-    if (i >= end) return;
-    REAL old = w[i], g = grad[i] + weight_decay * old;
-    REAL m = beta1 * mean[i] + rest1 * g, s = beta2 * square[i] + rest2 * g * g;
-    mean[i] = m;
-    square[i] = s;
-    w[i] = old - shrink * old - rate * m / (sqrt(s) * stretch + eps);
+    EACH(k, end - start) {
+        int i = start + k;
+        REAL old = w[i], g = grad[i] + weight_decay * old;
+        REAL m = beta1 * mean[i] + rest1 * g, s = beta2 * square[i] + rest2 * g * g;
+        mean[i] = m;
+        square[i] = s;
+        w[i] = old - shrink * old - rate * m / (sqrt(s) * stretch + eps);
+    }
 }
 
 #define LANES 8  // parts of a sum: an addition need not wait for the one before
@@ -68,8 +72,7 @@ __kernel void sum_squares(__global const REAL *g, __global REAL *sums, int n, in
 // out = g, shortened where the root of *total is longer than max_norm; NaN and infinities spread
 __kernel void shorten(__global const REAL *g, __global REAL *out, __global const REAL *total, int n, REAL max_norm)
 {
-    int i = get_global_id(0);
-    if (i >= n) return;
     REAL factor = max_norm / (sqrt(*total) + (REAL)1e-6);
-    out[i] = factor >= 1 ? g[i] : g[i] * factor;
+    EACH(i, n)
+        out[i] = factor >= 1 ? g[i] : g[i] * factor;
 }

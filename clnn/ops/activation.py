@@ -3,9 +3,9 @@
 import numpy as np
 
 from ..errors import ShapeError
-from ..program import c_name, empty, kernel, launch
+from ..program import c_name, empty, kernel, launch, launch_each, run_of
 from ..tensor import Function, Tensor, method
-from .elementwise import GROUP, as_real, binary
+from .elementwise import as_real, binary
 
 # Arithmetic operations for each element: of the definition, however a kernel computes a function such as exp
 FLOPS = {
@@ -16,19 +16,19 @@ FLOPS = {
 
 def _kernel(device, name, dtype):
     double = {"DOUBLE": 1} if dtype == np.float64 else {}
-    return kernel(device, "activation", name, REAL=c_name(dtype), **double)
+    return kernel(device, "activation", name, REAL=c_name(dtype), **double, **run_of(device))
 
 
 def _apply(device, name, x):
     y = empty(device, x.shape, x.dtype)
-    launch(device, _kernel(device, name, x.dtype), (x.size,), GROUP, x, y, x.size, flops=FLOPS[name] * x.size)
+    launch_each(device, _kernel(device, name, x.dtype), x.size, x, y, x.size, flops=FLOPS[name] * x.size)
     return y
 
 
 def _slope(device, name, y, grad):
     out = empty(device, grad.shape, grad.dtype)
     knl = _kernel(device, name, grad.dtype)
-    launch(device, knl, (grad.size,), GROUP, y, grad, out, grad.size, flops=FLOPS[name] * grad.size)
+    launch_each(device, knl, grad.size, y, grad, out, grad.size, flops=FLOPS[name] * grad.size)
     return out
 
 

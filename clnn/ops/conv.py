@@ -12,7 +12,9 @@ from .. import tuning
 from ..errors import ShapeError
 from ..program import c_name, empty, kernel, launch, replacements, round_up
 from ..tensor import Function, Tensor
+from . import conv_rows
 from .activation import ACTIVATIONS, fused, fused_backward
+from .conv_rows import backward_weight_rows, forward_rows, sums
 from .gemm import accumulators, columns, multiply_panels, operands, tile_cost, vector_width
 from .reduce import reduce_axes, reduce_run
 
@@ -54,9 +56,19 @@ class Geometry:
         """Products summed for one element of the result."""
         return self.C // self.groups * self.KH * self.KW
 
-    def flops(self, count: int) -> int:
-        """Multiplications and additions for ``count`` images."""
-        return 2 * count * self.F * self.OH * self.OW * self.taps
+    @property
+    def inside(self) -> float:
+        """The share of the rows of taps that meet the image, not its border."""
+        rows = [oy * self.sy - self.py + ky * self.dy for oy in range(self.OH) for ky in range(self.KH)]
+        return sum(0 <= row < self.H for row in rows) / len(rows)
+
+    def blocks(self, filters: int) -> int:
+        """How often so many filters make up all of a group, for all groups."""
+        return self.groups * -(-self.F // self.groups // filters)
+
+    def flops(self, count: int, pool: int = 1) -> int:
+        """Multiplications and additions for ``count`` images; with ``pool`` for what fills whole windows."""
+        return 2 * count * self.F * self.taps * (self.OH // pool) * (self.OW // pool) * pool**2
 
     def launch(self, device, name, dtype, size, local, *args, **work):
         knl = kernel(device, "conv", name, REAL=c_name(dtype), COLUMNS=columns(device, dtype))
@@ -112,6 +124,7 @@ def forward_unfolded(device, x, w, bias, geo, out, activation=None):
 
 
 FILTERS, TAPS = ("REAL", "V", "VECTORS"), ("KW", "SX", "DX")
+STORE, PACKED = 4.5, 3  # what it takes to store a number, to pack one, in products of two vectors
 CONSTANTS = {
     "pad_rows": ("REAL",),
     "pack_filters": FILTERS,
@@ -137,6 +150,7 @@ class Tiling:
     DX: int
     POOL: int = 1
     ROW: int = 0
+    FORM: str = "conv_tiles"
 
     def kernel(self, device, name, **defines):
         """A kernel of conv_tiles.cl, compiled with the constants that it uses and no others: they are few."""
@@ -146,11 +160,6 @@ class Tiling:
     def width(self) -> int:
         """Filters computed side by side."""
         return self.V * self.VECTORS
-
-
-def sums(device) -> int:
-    """Vectors of sums that a tile may hold. With more, compilers put some of them, or the pixels, into memory."""
-    return 18 if device.vector_bytes == 64 else 12
 
 
 def tile_candidates(device, pool: int = 1) -> list[dict]:
@@ -166,29 +175,48 @@ def tile_candidates(device, pool: int = 1) -> list[dict]:
     ]
 
 
+def candidates(device, dtype, geo: Geometry, pool: int = 1) -> list[dict]:
+    """All tiles that a convolution may be computed with, of both forms for CPUs."""
+    return tile_candidates(device, pool) + conv_rows.candidates(device, dtype, geo, pool)
+
+
+def cost(device, dtype, geo: Geometry, pool: int, tile: dict) -> float:
+    """What an image takes with a tile, in products of two vectors."""
+    if tile.get("FORM") == "conv_rows":
+        return conv_rows.cost(device, dtype, geo, pool, tile)
+    height, vectors, v = tile["TILE"] * pool, tile["VECTORS"], vector_width(device, dtype)
+    tiles = geo.blocks(v * vectors) * (geo.OH // pool) * -(-(geo.OW // pool * pool) // tile["TILE"])
+    stored = height * vectors * v * (2 / pool**2 if pool > 1 else 1)  # of each window two numbers
+    taps = geo.taps * geo.inside * tile_cost(height, vectors)
+    return tiles * (taps + STORE * stored + conv_rows.STARTING)
+
+
 @tuning.cached
 def tiling(device, dtype, geo: Geometry, pool: int = 1) -> Tiling:
-    """The tuned tile, if there is one, else the one that wastes least at the edges and waits least for memory."""
-    v, filters, wide = vector_width(device, dtype), geo.F // geo.groups, geo.OW // pool * pool
-
-    def cost(tile):
-        height, vectors = tile["TILE"] * pool, tile["VECTORS"]
-        steps = -(-filters // (v * vectors)) * -(-wide // tile["TILE"])
-        return steps * tile_cost(height, vectors), -height * vectors  # of equals the one that starts fewer tiles
-
-    allowed, key = tile_candidates(device, pool), (c_name(dtype), *astuple(geo), pool)
-    tile = tuning.lookup(device, "conv_tiles", key, allowed) or min(allowed, key=cost)
+    """The tuned tile, if there is one, else the one that should cost least."""
+    allowed, key = candidates(device, dtype, geo, pool), (c_name(dtype), *astuple(geo), pool)
+    tile = tuning.lookup(device, "conv_tiles", key, allowed)
+    tile = tile or min(allowed, key=lambda tile: cost(device, dtype, geo, pool, tile))
+    v = vector_width(device, dtype)
     return Tiling(c_name(dtype), v, **tile, KW=geo.KW, SX=geo.sx, DX=geo.dx, POOL=pool)
 
 
 @tuning.cached
 def weighing(device, dtype, geo: Geometry) -> Tiling:
-    """The constants of weight_tiles. Nothing tuned: their width decides how the images are shared out, and so the order
-    of the sum."""
-    v, filters = vector_width(device, dtype), geo.F // geo.groups
+    """The form and the constants for the gradient of the filters. Nothing tuned: they decide how the images are shared
+    out, and so the order of the sum."""
+    v, strips = vector_width(device, dtype), geo.C // geo.groups * geo.KH
     fit = [n for n in (4, 3, 2, 1) if n * geo.KW <= sums(device)] or [1]
-    vectors = min(fit, key=lambda n: -(-filters // (v * n)) * tile_cost(geo.KW, n))
-    return Tiling(c_name(dtype), v, vectors, 1, KW=geo.KW, SX=geo.sx, DX=geo.dx)
+
+    def cost(vectors):
+        steps = geo.OH * geo.OW * geo.blocks(v * vectors)
+        return steps * (strips * tile_cost(geo.KW, vectors) + PACKED * v * vectors)
+
+    vectors, form = min(fit, key=cost), "conv_tiles"
+    if conv_rows.possible(device, dtype, geo) and conv_rows.weight_filters(device, geo):
+        if conv_rows.weight_cost(device, dtype, geo) < cost(vectors):
+            form = "conv_rows"
+    return Tiling(c_name(dtype), v, vectors, 1, KW=geo.KW, SX=geo.sx, DX=geo.dx, FORM=form)
 
 
 def padded_rows(device, x, geo, tiles):
@@ -206,6 +234,8 @@ def padded_rows(device, x, geo, tiles):
 def forward_tiles(device, x, w, bias, geo, out, pool=1, winner=None, activation=None):
     """y tile by tile, straight from the images; with ``pool`` the largest of each window, its place in ``winner``."""
     tiles, groups, filters = tiling(device, x.dtype, geo, pool), geo.groups, geo.F // geo.groups
+    if tiles.FORM == "conv_rows":
+        return forward_rows(device, x, w, bias, geo, out, tiles, winner, activation)
     blocks = -(-filters // tiles.width)
     packed = empty(device, (groups * blocks * geo.taps * tiles.width,), w.dtype)
     pack = tiles.kernel(device, "pack_filters")
@@ -216,7 +246,7 @@ def forward_tiles(device, x, w, bias, geo, out, pool=1, winner=None, activation=
     launch(
         device, knl, size, (1, 1, 1), rows, packed, bias, out, winner,
         geo.C, geo.H, rows.shape[3], geo.F, geo.OH, geo.OW, groups, geo.KH, geo.sy, geo.py, geo.dy,
-        flops=2 * x.shape[0] * geo.F * geo.taps * (geo.OH // pool) * (geo.OW // pool) * pool**2,
+        flops=geo.flops(x.shape[0], pool),
     )  # fmt: skip
 
 
@@ -248,12 +278,11 @@ def spreading(device, dtype, geo: Geometry) -> Tiling | None:
         """Of a plane of g, filled up to whole tiles."""
         return round_up(geo.OH * (whole_rows(geo, v * vectors) or geo.W), v * vectors)
 
-    vectors = min(allowed, key=elements)
-    spread = geo.C * geo.KH * elements(vectors) // v
-    tiles = tiling(device, dtype, geo.transposed())
-    blocks = -(-geo.C // geo.groups // tiles.width) * geo.groups
-    tiled = blocks * tiles.VECTORS * geo.OH * geo.KH * round_up(geo.W, tiles.TILE)
-    if 1.2 * spread > tiled:  # adding up the taps takes its time, too
+    vectors, back = min(allowed, key=elements), geo.transposed()
+    spread = geo.C * geo.KH * elements(vectors) // v * (geo.F // geo.groups * geo.KW)
+    tiles = tiling(device, dtype, back)
+    tile = {"FORM": tiles.FORM, "VECTORS": tiles.VECTORS, "TILE": tiles.TILE}
+    if 1.2 * spread > cost(device, dtype, back, 1, tile):  # adding up the taps takes its time, too
         return None
     return Tiling(c_name(dtype), v, vectors, 1, geo.KW, geo.sx, geo.dx, ROW=whole_rows(geo, v * vectors))
 
@@ -380,13 +409,23 @@ def backward_weight_tiles(device, x, g, geo, out, winner=None):
 def backward_weight(device, x, g, geo, out=None):
     """The gradient by the filters."""
     out = empty(device, (geo.F, geo.C // geo.groups, geo.KH, geo.KW), x.dtype) if out is None else out
-    (backward_weight_tiles if weighs_by_tiles(device, geo) else backward_weight_unfolded)(device, x, g, geo, out)
+    if not by_rows_of_taps(device, geo):
+        backward_weight_unfolded(device, x, g, geo, out)
+    elif weighing(device, x.dtype, geo).FORM == "conv_rows":
+        backward_weight_rows(device, x, g, geo, out)
+    else:
+        backward_weight_tiles(device, x, g, geo, out)
     return out
 
 
-def weighs_by_tiles(device, geo: Geometry) -> bool:
-    """Whether weight_tiles is the form to use: with a single tap a tile would have too few sums to work on."""
+def by_rows_of_taps(device, geo: Geometry) -> bool:
+    """Whether the filters' gradient is computed without unfolding: a single tap would give a tile too few sums."""
     return device.kind == "CPU" and geo.KW > 1
+
+
+def packs_winners(device, dtype, geo: Geometry) -> bool:
+    """Whether ``backward_weight_tiles``, which can read a max pooled gradient, is the form to use."""
+    return by_rows_of_taps(device, geo) and weighing(device, dtype, geo).FORM == "conv_tiles"
 
 
 class Conv2dFunction(Function):

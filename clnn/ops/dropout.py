@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..program import c_name, empty, kernel, launch
+from ..program import c_name, empty, kernel, launch_each, run_of
 from ..tensor import Function, Tensor, generator
 from .elementwise import as_real
 
@@ -15,10 +15,10 @@ class DropoutFunction(Function):
 
     def forward(self, x):
         out = empty(self.device, x.shape, x.dtype)
-        knl = kernel(self.device, "dropout", "dropout", REAL=c_name(x.dtype))
+        knl = kernel(self.device, "dropout", "dropout", REAL=c_name(x.dtype), **run_of(self.device))
         limit = min(int(self.p * 2**32), 2**32)
         scale = 1 / (1 - self.p) if self.p < 1 else 0.0
-        launch(self.device, knl, (x.size,), (256,), x, out, x.size, self.key, limit, scale, flops=x.size)
+        launch_each(self.device, knl, x.size, x, out, x.size, self.key, limit, scale, flops=x.size)
         return out
 
     def backward(self, grad):

@@ -6,7 +6,7 @@ from numbers import Real
 import numpy as np
 
 from ..errors import DTypeError, GraphError, ShapeError
-from ..program import c_name, empty, fill, kernel, launch
+from ..program import c_name, empty, fill, kernel, launch_each, run_of
 from ..tensor import Function, Tensor, full, is_grad_enabled, method, same_device, tensor
 from .copy import check_dims, padded
 from .reduce import broadcast_strides, sum_to
@@ -16,13 +16,13 @@ GROUP = (256,)
 
 def elementwise_kernel(device, name, dtype):
     integer = {"INTEGER": 1} if dtype.kind != "f" else {}
-    return kernel(device, "elementwise", name, REAL=c_name(dtype), **integer)
+    return kernel(device, "elementwise", name, REAL=c_name(dtype), **integer, **run_of(device))
 
 
 def unary(device, name, x):
     """One of the one-array kernels of elementwise.cl."""
     out = empty(device, x.shape, x.dtype)
-    launch(device, elementwise_kernel(device, name, x.dtype), (x.size,), GROUP, x, out, x.size, flops=x.size)
+    launch_each(device, elementwise_kernel(device, name, x.dtype), x.size, x, out, x.size, flops=x.size)
     return out
 
 
@@ -58,7 +58,7 @@ def binary(device, name, x, y, out=None, dtype=None):
         name, kind = f"{name}_broadcast", x.dtype
     out = empty(device, shape, dtype or kind) if out is None else out
     knl = elementwise_kernel(device, name, kind)
-    launch(device, knl, (out.size,), GROUP, x, y, out, out.size, *extra, flops=out.size)
+    launch_each(device, knl, out.size, x, y, out, out.size, *extra, flops=out.size)
     return out
 
 
@@ -464,7 +464,7 @@ class Where(Function):
     def choose(self, x, y):
         out = empty(self.device, x.shape, x.dtype)
         knl = elementwise_kernel(self.device, "choose", x.dtype)
-        launch(self.device, knl, (out.size,), GROUP, self.mask, x, y, out, out.size)
+        launch_each(self.device, knl, out.size, self.mask, x, y, out, out.size)
         return out
 
 

@@ -14,12 +14,12 @@ from .conv import (
     backward_data,
     backward_weight,
     backward_weight_tiles,
+    candidates,
     conv2d,
     forward_tiles,
     geometry,
+    packs_winners,
     pair,
-    tile_candidates,
-    weighs_by_tiles,
 )
 from .elementwise import as_real
 from .gemm import operands
@@ -118,7 +118,7 @@ class ConvMaxPool(Pool, Conv2dFunction):
     def backward(self, grad):
         device, geo, dx, dw, db = self.device, self.geo, None, None, None
         grad = fused_backward(device, self.activation, self.y, grad)
-        packs = weighs_by_tiles(device, geo)
+        packs = packs_winners(device, self.x.dtype, geo)
         unpooled = self.spread(grad, self.winner) if self.needs[0] or not packs else None
         if self.needs[0]:
             dx = backward_data(device, unpooled, self.w, geo, out=self.grad_array(0))
@@ -138,7 +138,7 @@ def conv2d_max_pool2d(
     """``max_pool2d(conv2d(..., activation), kernel_size)``; on a CPU in one launch, which pools before it activates:
     the activations never fall, so the largest element stays the largest. Raises ShapeError if it does not fit."""
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
-    fits = 1 < kernel_size <= min(geo.OH, geo.OW) and tile_candidates(weight.device, kernel_size)
+    fits = 1 < kernel_size <= min(geo.OH, geo.OW) and candidates(weight.device, weight.dtype, geo, kernel_size)
     if weight.device.kind != "CPU" or not fits or (activation and replacements):
         return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups, activation), kernel_size)
     return ConvMaxPool(geo, kernel_size, activation)(*operands(input, weight, bias))
