@@ -152,7 +152,7 @@ def search(on: Device, family: str, key: tuple, quick: bool = False, note: Calla
 
 
 def _lookup(on: Device, family: str, key: tuple) -> dict | None:
-    allowed = conv.tile_candidates(on, key[-1]) if family == "conv_tiles" else gemm.row_candidates(on)
+    allowed = conv.candidates(on, key) if family == "conv_tiles" else gemm.row_candidates(on)
     return tuning.lookup(on, family, key, allowed)
 
 
@@ -217,10 +217,8 @@ def _convolution(on: Device, family: str, key: tuple) -> Problem:
     results = [empty(on, shape, dtype), empty(on, shape, np.int32)][: 2 if pool > 1 else 1]
     what = f"convolution of {geo.C} x {geo.H} x {geo.W} to {geo.F} x {geo.OH} x {geo.OW} by {geo.KH} x {geo.KW}"
     what += (f", {geo.groups} groups" if geo.groups > 1 else "") + (f", pooled by {pool}" if pool > 1 else "")
-    tiles = conv.tiling(on, dtype, geo, pool)
     return Problem(
-        what,
-        conv.tile_candidates(on, pool), {"VECTORS": tiles.VECTORS, "TILE": tiles.TILE},
+        what, conv.candidates(on, key), conv.tiling(on, dtype, geo, pool).choice,
         lambda: conv.forward_tiles(on, x, w, None, geo, results[0], pool, *results[1:]), results,
     )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Convolution: each form and each gradient against a sum written in NumPy, and that sum against SciPy."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pyopencl as cl
 import pytest
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import signal
 
 import clnn
+from clnn import tuning
 from clnn.errors import DTypeError, ShapeError
-from clnn.ops import conv, conv2d, gemm
+from clnn.ops import conv, conv2d, conv_rows, gemm
 from clnn.program import c_name, empty, fill, wrap
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -164,11 +167,23 @@ def all_forms(device, x, w, bias, slopes, dtype, options):
             conv.backward_weight_plain(device, x, g, geo),
         )
     }
-    for name, forward, backward in (
-        ("unfolded", conv.forward_unfolded, conv.backward_weight_unfolded),
-        ("tiles", conv.forward_tiles, conv.backward_weight_tiles),
-    ):
-        found[name] = (made(shapes[0], forward, x, w, bias), None, made(shapes[2], backward, x, g))
+    found["unfolded"] = (
+        made(shapes[0], conv.forward_unfolded, x, w, bias), None,
+        made(shapes[2], conv.backward_weight_unfolded, x, g),
+    )  # fmt: skip
+    key = (c_name(np.dtype(dtype)), *astuple(geo), 1)
+    forms = {"tiles": (conv.tile_candidates(device), conv.backward_weight_tiles)}
+    if rows := conv_rows.candidates(device, np.dtype(dtype), geo):
+        forms["rows"] = (rows, conv.backward_weight_rows)
+    for name, (tiles, backward) in forms.items():
+        for choice in (tiles[0], tiles[len(tiles) // 2], tiles[-1]):
+            tuning.record(device, "conv_tiles", key, choice)
+            fits = name == "tiles" or conv_rows.weight_filters(device, geo)
+            found[f"{name} {choice}"] = (
+                made(shapes[0], conv.forward_tiles, x, w, bias), None,
+                made(shapes[2], backward, x, g) if fits else None,
+            )  # fmt: skip
+    tuning.record(device, "conv_tiles", key, None)
     found["chosen"] = (
         conv.forward(device, x, w, bias, geo),
         conv.backward_data(device, g, w, geo),

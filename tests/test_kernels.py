@@ -15,7 +15,7 @@ from scipy import special
 
 import clnn
 from clnn import ops, optim, program
-from clnn.ops import ceiling, conv, gemm, tally
+from clnn.ops import ceiling, conv, conv_rows, gemm, tally
 
 SOURCES = {
     file.name.removesuffix(".cl") for file in resources.files("clnn.kernels").iterdir() if file.name.endswith(".cl")
@@ -81,6 +81,53 @@ def convolution(rng):
     dw = conv.backward_weight_plain(device, images, slopes, geo)
     assert_close(dx.get(), t[0].grad.numpy(), 1e-5, "image")
     assert_close(dw.get(), t[1].grad.numpy(), 1e-5, "filters")
+    if device.kind == "CPU":
+        pooled_by_tiles(rng, device, images, filters, bias, geo, convolve_and_pool(x, w, b))
+
+
+def pooled_by_tiles(rng, device, images, filters, bias, geo, want):
+    """Forward and back to the filters by conv_tiles.cl, whatever form the sizes would get."""
+    v, dtype = gemm.vector_width(device, images.dtype), images.dtype
+    y, winner = (program.empty(device, want.shape, kind) for kind in (dtype, np.int32))
+    tiles = conv.Tiling("float", v, **conv.tile_candidates(device, 2)[0], KW=2, SX=1, DX=1, POOL=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "tiling", lambda *_: tiles)
+        conv.forward_tiles(device, images, filters, bias, geo, y, 2, winner)
+    assert_close(y.get(), want, 1e-5, "pooled")
+    slopes, spread = numbers(rng, *want.shape), np.zeros((*want.shape[:2], geo.OH * geo.OW))
+    np.put_along_axis(spread, winner.get().reshape(*want.shape[:2], -1), slopes.reshape(*want.shape[:2], -1), 2)
+    unpooled = clnn.tensor(spread.reshape(*want.shape[:2], geo.OH, geo.OW)).array
+    dw = program.empty(device, filters.shape, dtype)
+    conv.backward_weight_tiles(device, images, clnn.tensor(slopes).array, geo, dw, winner)
+    right = conv.backward_weight_plain(device, images, unpooled, geo)
+    assert_close(dw.get(), right.get(), 1e-5, "filters from pooled slopes")
+
+
+def convolution_by_rows(rng):
+    """Whole and broken vectors of a row, with a border and without, pooled too."""
+    device, dtype = clnn.device(), np.dtype(np.float32)
+    for width, padding in ((21, 0), (9, 2)):
+        x, w, b = numbers(rng, 3, 2, 5, width), numbers(rng, 7, 2, 3, 2), numbers(rng, 7)
+        want = convolve(np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding))), w, b)
+        images, filters, bias = [clnn.tensor(v).array for v in (x, w, b)]
+        geo = conv.geometry(x.shape, w.shape, 1, padding)
+        for pool in (1, 2):
+            oh, ow = want.shape[2] // pool, want.shape[3] // pool
+            right = want[..., : oh * pool, : ow * pool].reshape(3, 7, oh, pool, ow, pool).max((3, 5))
+            for choice in conv_rows.candidates(device, dtype, geo, pool)[::3]:
+                tiles = conv.Tiling("float", gemm.vector_width(device, dtype), **choice, KW=2, SX=1, DX=1, POOL=pool)
+                y, winner = (program.empty(device, right.shape, kind) for kind in (dtype, np.int32))
+                conv_rows.forward_rows(device, images, filters, bias, geo, y, tiles, winner)
+                assert_close(y.get(), right, 1e-5, f"{choice}, pool {pool}")
+                if pool == 2:
+                    places = winner.get().reshape(3, 7, -1)
+                    found = np.take_along_axis(want.reshape(3, 7, -1), places, 2).reshape(right.shape)
+                    np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5)
+        if conv_rows.possible(device, dtype, geo):
+            slopes = clnn.tensor(numbers(rng, *want.shape)).array
+            dw = program.empty(device, w.shape, dtype)
+            conv_rows.backward_weight_rows(device, images, slopes, geo, dw)
+            assert_close(dw.get(), conv.backward_weight_plain(device, images, slopes, geo).get(), 1e-5, "filters")
 
 
 def copy(rng):
@@ -225,9 +272,9 @@ def vector_add(rng):
 # family: its exercise
 EXERCISES = {
     "activation": activation, "batchnorm": batchnorm, "ceiling": ceiling_, "conv": convolution,
-    "conv_tiles": convolution, "copy": copy, "dropout": dropout, "elementwise": elementwise, "gemm": gemm_,
-    "hinge": hinge, "local": local, "norm": norm, "optim": optimiser, "pool": pool, "reduce": reduce,
-    "softmax": softmax, "tally": tally_, "vector_add": vector_add,
+    "conv_rows": convolution_by_rows, "conv_tiles": convolution, "copy": copy, "dropout": dropout,
+    "elementwise": elementwise, "gemm": gemm_, "hinge": hinge, "local": local, "norm": norm, "optim": optimiser,
+    "pool": pool, "reduce": reduce, "softmax": softmax, "tally": tally_, "vector_add": vector_add,
 }  # fmt: skip
 
 

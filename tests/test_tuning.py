@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -108,12 +109,17 @@ def test_every_tile_of_a_convolution(device, monkeypatch, window, pool, filters,
     plain = conv.forward_plain(device, x, w, bias, geo).get()[..., : y.shape[2] * pool, : y.shape[3] * pool]
     plain = plain.reshape(*y.shape[:3], pool, y.shape[3], pool).max((3, 5))
     assert_close(default[0], plain, 2 * LIMIT32, "default")
-    for choice in conv.tile_candidates(device, pool):
+    allowed, v = conv.candidates(device, key), gemm.vector_width(device, dtype)
+    assert {"FORM": "conv_rows", "VECTORS": 1, "TILE": 1} in allowed or pool == 3
+    for choice in allowed:
         tuning.record(device, family, key, choice)
         got, sizes = launched(run)
-        blocks = -(-filters // (gemm.vector_width(device, dtype) * choice["VECTORS"]))
-        tiles = -(-y.shape[3] * pool // choice["TILE"])
-        assert sizes["conv_tiles"] == (y.shape[2] * tiles, blocks, 4), "the table was not asked"
+        positions, together = choice["TILE"], v * choice["VECTORS"]
+        if "FORM" in choice:
+            positions, together = together, positions
+        tiles, blocks = -(-y.shape[3] * pool // positions), -(-filters // together)
+        form = choice.get("FORM", "conv_tiles")
+        assert sizes[form] == (y.shape[2] * tiles, blocks, 4), "the table was not asked"
         for one, other in zip(got, default):
             np.testing.assert_array_equal(one, other, err_msg=str(choice))
 
@@ -130,6 +136,9 @@ def test_candidates_fit_the_registers(device, monkeypatch):
             assert tiles or 2 * pool**2 > conv.sums(device)  # two windows do not fit
             for vectors, tile in tiles:
                 assert tile % pool == 0 < tile and vectors * tile * pool < registers
+            key = ("float", *astuple(conv.geometry((1, 3, 40, 50), (7, 3, 5, 5))), pool)
+            for choice in conv.candidates(device, key):
+                assert choice["VECTORS"] * choice["TILE"] * pool < registers
         assert not conv.tile_candidates(device, 6)
 
 
@@ -156,7 +165,7 @@ def test_a_table_changes_no_bit_of_a_training_step(form, device):
     assert len(asked) > 6
     for pick in (0, -1):
         for family, key in asked:
-            allowed = conv.tile_candidates(device, key[-1]) if family == "conv_tiles" else gemm.row_candidates(device)
+            allowed = conv.candidates(device, key) if family == "conv_tiles" else gemm.row_candidates(device)
             tuning.record(device, family, key, allowed[pick])
         for got, expected in zip(step(net, x), want):
             np.testing.assert_array_equal(got, expected)

@@ -1,6 +1,7 @@
 """Two-dimensional convolution. ``forward``, ``backward_data`` and ``backward_weight`` are the one place where it
-is computed. Each comes in three forms: ``*_plain`` spells out the definition, ``*_tiles`` (conv_tiles.cl) is for
-CPUs, ``*_unfolded`` (conv.cl and gemm.cl) for all other devices and for what the tiles are not made for.
+is computed. Each comes in several forms: ``*_plain`` spells out the definition, ``*_tiles`` (conv_tiles.cl) and
+``*_rows`` (conv_rows.py) are for CPUs, ``*_unfolded`` (conv.cl and gemm.cl) for all other devices and for what those
+are not made for.
 """
 
 import math
@@ -10,7 +11,7 @@ import numpy as np
 
 from .. import tuning
 from ..errors import ShapeError
-from ..program import c_name, empty, kernel, launch, replacements, round_up
+from ..program import SCALARS, c_name, empty, kernel, launch, replacements, round_up
 from ..tensor import Function, Tensor
 from . import conv_rows
 from .activation import ACTIVATIONS, fused, fused_backward
@@ -161,6 +162,12 @@ class Tiling:
         """Filters computed side by side."""
         return self.V * self.VECTORS
 
+    @property
+    def choice(self) -> dict:
+        """What of it was chosen from among ``candidates``."""
+        form = {} if self.FORM == "conv_tiles" else {"FORM": self.FORM}
+        return form | {"VECTORS": self.VECTORS, "TILE": self.TILE}
+
 
 def tile_candidates(device, pool: int = 1) -> list[dict]:
     """The tiles that conv_tiles may be compiled with: POOL rows high, their sums in registers.
@@ -175,9 +182,10 @@ def tile_candidates(device, pool: int = 1) -> list[dict]:
     ]
 
 
-def candidates(device, dtype, geo: Geometry, pool: int = 1) -> list[dict]:
-    """All tiles that a convolution may be computed with, of both forms for CPUs."""
-    return tile_candidates(device, pool) + conv_rows.candidates(device, dtype, geo, pool)
+def candidates(device, key: tuple) -> list[dict]:
+    """All tiles of both forms for CPUs. ``key``: the element type, the numbers of a Geometry, and the pooling."""
+    real, *sizes, pool = key
+    return tile_candidates(device, pool) + conv_rows.candidates(device, np.dtype(SCALARS[real]), Geometry(*sizes), pool)
 
 
 def cost(device, dtype, geo: Geometry, pool: int, tile: dict) -> float:
@@ -194,7 +202,8 @@ def cost(device, dtype, geo: Geometry, pool: int, tile: dict) -> float:
 @tuning.cached
 def tiling(device, dtype, geo: Geometry, pool: int = 1) -> Tiling:
     """The tuned tile, if there is one, else the one that should cost least."""
-    allowed, key = candidates(device, dtype, geo, pool), (c_name(dtype), *astuple(geo), pool)
+    key = (c_name(dtype), *astuple(geo), pool)
+    allowed = candidates(device, key)
     tile = tuning.lookup(device, "conv_tiles", key, allowed)
     tile = tile or min(allowed, key=lambda tile: cost(device, dtype, geo, pool, tile))
     v = vector_width(device, dtype)
@@ -232,7 +241,8 @@ def padded_rows(device, x, geo, tiles):
 
 
 def forward_tiles(device, x, w, bias, geo, out, pool=1, winner=None, activation=None):
-    """y tile by tile, straight from the images; with ``pool`` the largest of each window, its place in ``winner``."""
+    """y tile by tile, straight from the images, in the form and with the tile that ``tiling`` says; with ``pool`` the
+    largest of each window, its place in ``winner``."""
     tiles, groups, filters = tiling(device, x.dtype, geo, pool), geo.groups, geo.F // geo.groups
     if tiles.FORM == "conv_rows":
         return forward_rows(device, x, w, bias, geo, out, tiles, winner, activation)
@@ -280,9 +290,8 @@ def spreading(device, dtype, geo: Geometry) -> Tiling | None:
 
     vectors, back = min(allowed, key=elements), geo.transposed()
     spread = geo.C * geo.KH * elements(vectors) // v * (geo.F // geo.groups * geo.KW)
-    tiles = tiling(device, dtype, back)
-    tile = {"FORM": tiles.FORM, "VECTORS": tiles.VECTORS, "TILE": tiles.TILE}
-    if 1.2 * spread > cost(device, dtype, back, 1, tile):  # adding up the taps takes its time, too
+    # Adding up the taps takes its time, too.
+    if 1.2 * spread > cost(device, dtype, back, 1, tiling(device, dtype, back).choice):
         return None
     return Tiling(c_name(dtype), v, vectors, 1, geo.KW, geo.sx, geo.dx, ROW=whole_rows(geo, v * vectors))
 

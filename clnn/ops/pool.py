@@ -14,12 +14,12 @@ from .conv import (
     backward_data,
     backward_weight,
     backward_weight_tiles,
-    candidates,
     conv2d,
     forward_tiles,
     geometry,
     packs_winners,
     pair,
+    tile_candidates,
 )
 from .elementwise import as_real
 from .gemm import operands
@@ -138,7 +138,7 @@ def conv2d_max_pool2d(
     """``max_pool2d(conv2d(..., activation), kernel_size)``; on a CPU in one launch, which pools before it activates:
     the activations never fall, so the largest element stays the largest. Raises ShapeError if it does not fit."""
     geo = geometry(input.shape, weight.shape, stride, padding, dilation, groups)
-    fits = 1 < kernel_size <= min(geo.OH, geo.OW) and candidates(weight.device, weight.dtype, geo, kernel_size)
+    fits = 1 < kernel_size <= min(geo.OH, geo.OW) and tile_candidates(weight.device, kernel_size)
     if weight.device.kind != "CPU" or not fits or (activation and replacements):
         return max_pool2d(conv2d(input, weight, bias, stride, padding, dilation, groups, activation), kernel_size)
     return ConvMaxPool(geo, kernel_size, activation)(*operands(input, weight, bias))

@@ -1,6 +1,7 @@
 """Sums, means, extremes along dimensions, and the broadcasting that is their opposite."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -34,20 +35,26 @@ def reduce_run(device, name, x, outer, n, inner, out=None, scale=1):
 def reduce_axes(device, name, x, axes, out=None, scale=1):
     """Reduce array x over the axes (ascending), which vanish from its shape; ``out`` may take the result. It is
     multiplied by ``scale``."""
-    shape = x.shape
-    kept = tuple(n for d, n in enumerate(shape) if d not in axes)
-    runs = []  # neighbouring axes are reduced at once
+    kept, runs = _plan(x.shape, tuple(axes))
+    for i, (outer, n, inner) in enumerate(runs):
+        x = reduce_run(device, name, x, outer, n, inner, *((out, scale) if i == len(runs) - 1 else ()))
+    return reshaped(x, kept) if out is None else out
+
+
+@lru_cache(maxsize=4096)
+def _plan(shape, axes) -> tuple[tuple, list]:
+    """What is left of the shape, and (outer, n, inner) of each reduction: neighbouring axes are reduced at once."""
+    runs = []
     for d in axes:
         if runs and runs[-1][1] == d:
             runs[-1][1] = d + 1
         else:
             runs.append([d, d + 1])
-    size = list(shape)
-    for at, (a, b) in reversed(list(enumerate(runs))):  # from the back, so that the axes in front keep their places
-        outer, n, inner = math.prod(size[:a]), math.prod(size[a:b]), math.prod(size[b:])
-        x = reduce_run(device, name, x, outer, n, inner, *((out, scale) if at == 0 else ()))
+    size, plan = list(shape), []
+    for a, b in reversed(runs):  # from the back, so that the axes in front keep their places
+        plan.append((math.prod(size[:a]), math.prod(size[a:b]), math.prod(size[b:])))
         del size[a:b]
-    return reshaped(x, kept) if out is None else out
+    return tuple(size), plan
 
 
 def broadcast_strides(shape, target) -> tuple[int, ...]:
