@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 import clnn
 from clnn import ops
 from clnn.errors import DTypeError, GraphError, ShapeError
+from clnn.program import RUN
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -334,3 +335,24 @@ def test_operands_that_do_not_fit():
         x + np.array(["a", "b"])
     with pytest.raises(ShapeError, match="at most 8 dimensions"):
         clnn.zeros(*[1] * 9) + clnn.zeros(2)
+
+
+@pytest.mark.parametrize("n", [1, RUN - 1, RUN, RUN + 1, 4 * RUN + 3])
+def test_around_what_one_work_item_computes(form, n):
+    rng = generator(n)
+    a, b, mask = numbers(rng, n), numbers(rng, n), rng.random(n) < 0.5
+    check(lambda x, y: ops.tanh(x * y) - 2, lambda x, y: np.tanh(x * y) - 2, a, b)
+    check(lambda x, y: ops.where(clnn.tensor(mask), x, 1 - y), lambda x, y: np.where(mask, x, 1 - y), a, b)
+    for optimiser, settings_, step in (
+        (clnn.optim.SGD, dict(lr=0.5, momentum=0.9), a - 0.5 * b),
+        (clnn.optim.Adam, dict(lr=0.5, eps=0), a - 0.5 * np.sign(b)),  # its first step
+    ):
+        w = clnn.tensor(a, requires_grad=True)
+        optimiser = optimiser([w], **settings_)
+        w.grad = clnn.tensor(b)
+        optimiser.step()
+        assert_close(w.numpy(), step, 1e-5, type(optimiser).__name__)
+    clnn.manual_seed(n)
+    y = ops.dropout(clnn.tensor(b), 0.4).numpy()
+    np.testing.assert_allclose(y[y != 0], b[y != 0] / 0.6, rtol=1e-5)
+    assert n < 100 or 0.5 < (y != 0).mean() < 0.7

@@ -240,13 +240,13 @@ def test_groups_of_adam(kind):
 @pytest.fixture
 def launches(monkeypatch):
     """The names of the kernels that clnn.optim launches."""
-    names, launch = [], optim.launch
+    names, launch = [], optim.launch_each
 
     def record(device, knl, *args, **options):
         names.append(knl.function_name)
         launch(device, knl, *args, **options)
 
-    monkeypatch.setattr(optim, "launch", record)
+    monkeypatch.setattr(optim, "launch_each", record)
     return names
 
 
