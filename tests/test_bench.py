@@ -277,7 +277,7 @@ def made_up() -> dict:
         },
         "device": {
             "name": "Abacus(R) 9", "platform": "Portable Computing Language", "kind": "CPU", "driver": "7.0",
-            "version": "OpenCL 3.0", "cores": 4, "cache_bytes": 1000,
+            "version": "OpenCL 3.0", "cores": 4, "cache_bytes": 1000, "vector_bits": 256,
         },
         "ceilings": {"gflops": 200.0, "gbps": 20.0, "cache_gbps": 100.0},
         "peers": {"clnn": "0.1.0", "numpy": "2.4", "torch": "2.13.0, 4 threads"},
@@ -320,11 +320,11 @@ def test_table():
 def test_page(tmp_path):
     """Two devices, their tables and their plots; a second time the same page."""
     other = made_up()
-    other["device"] |= {"name": "Sliderule GPU", "platform": "NVIDIA CUDA"}
+    other["device"] |= {"name": "Sliderule GPU", "platform": "NVIDIA CUDA", "kind": "GPU"}
     for one in (made_up(), other):
         report.save(one, tmp_path / "results")
     names = sorted(path.name for path in (tmp_path / "results").iterdir())
-    assert names == ["abacus-r-9-pocl.json", "sliderule-gpu-nvidia-cuda.json"]
+    assert names == ["abacus-r-9-pocl-256-bit.json", "sliderule-gpu-nvidia-cuda.json"]
     assert json.loads((tmp_path / "results" / names[0]).read_text()) == made_up()
     assert main(["bench", "--report", str(tmp_path)]) == 0
     page = (tmp_path / "README.md").read_text()

@@ -55,6 +55,7 @@ def describe(device: Device, contestants: list, quick: bool) -> dict:
             "version": device.version,
             "cores": device.cores,
             "cache_bytes": device.cl_device.global_mem_cache_size,
+            "vector_bits": 8 * device.vector_bytes,
         },
         "ceilings": {"gflops": 0.0, "gbps": 0.0, "cache_gbps": 0.0},
         "peers": {peer.name: peer.about for peer in contestants},
@@ -97,9 +98,16 @@ def _system() -> str:
         return f"{platform.system()} {platform.machine()}"
 
 
+def title(report: dict) -> str:
+    """The device; a processor also by its vectors, since two generations may bear one name."""
+    device = report["device"]
+    vectors = f", {device['vector_bits']}-bit vectors" if device["kind"] == "CPU" else ""
+    return f"{device['name']}, {device['platform']}{vectors}"
+
+
 def slug(report: dict) -> str:
-    """The name of a device as that of a file: lower-case letters, digits and hyphens."""
-    text = f"{report['device']['name']} {report['device']['platform']}".lower()
+    """The title as the name of a file: lower-case letters, digits and hyphens."""
+    text = title(report).lower().removesuffix(" vectors")
     for short, long in ALIASES.items():
         text = text.replace(long, short)
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
@@ -206,7 +214,7 @@ def table(report: dict) -> str:
 def section(report: dict) -> str:
     """The report as a part of a Markdown page."""
     name = slug(report)
-    lines = [f"## {report['device']['name']}, {report['device']['platform']}", "", *[f"- {f}" for f in facts(report)]]
+    lines = [f"## {title(report)}", "", *[f"- {f}" for f in facts(report)]]
     lines += ["", f"![How many times as long each peer takes, row by row](results/{name}-ratio.png)"]
     lines += ["", f"![How time grows with size and batch](results/{name}-growth.png)"]
     for suite, rows in by_suite(report).items():
