@@ -1,6 +1,7 @@
 """JupyterLab in a headless Chromium, for the tests of the notebooks: a server, its pages, and what is seen there."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import secrets
@@ -74,6 +75,11 @@ def chromium() -> str | None:
     """The browser's program: what CLNN_CHROMIUM names, else what the system has."""
     named = os.environ.get("CLNN_CHROMIUM")
     return next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
+
+
+def is_there() -> bool:
+    """Whether notebooks can be opened in a browser here."""
+    return chromium() is not None and importlib.util.find_spec("playwright") is not None
 
 
 class Lab:

@@ -1,4 +1,5 @@
 """The notebooks in a real JupyterLab in a headless Chromium: as they are opened, after Run All, with sliders moved.
+The exercises are solved, and must be found right: so a page is run once for both.
 
 Needs a Chromium of the system (nothing is downloaded; ``CLNN_CHROMIUM`` names another) and pip's playwright, and is
 skipped without, but with ``CLNN_REQUIRE_BROWSER=1`` it fails. Pictures of the pages go to ``CLNN_SCREENSHOTS``, else
@@ -13,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from browser import FLAGS, WIDGET, Lab, Visit, chromium
+from test_solutions import shown, solved_notebook
 
 COURSE = Path(__file__).parents[1] / "course"
 NOTEBOOKS = sorted(path.name for path in COURSE.glob("*.ipynb"))
@@ -42,8 +44,10 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def jupyterlab(browser, tmp_path_factory):
-    """One server for all notebooks; none is started where there is no browser."""
+    """One server for all notebooks, their exercises solved; none is started where there is no browser."""
     server = Lab(COURSE, tmp_path_factory.mktemp("lab"))
+    for name in NOTEBOOKS:
+        nbformat.write(solved_notebook(COURSE / name), server.root / name)
     try:
         server.wait()
         yield server
@@ -104,7 +108,7 @@ def faults_when_opened(visit) -> list[str]:
 
 
 def faults_of_run(visit) -> list[str]:
-    """All cells ran, one after the other; none failed that is not meant to; exercises wait for the student."""
+    """All cells ran, one after the other; none failed that is not meant to; what solves an exercise is right."""
     faults = []
     for number, (cell, seen) in enumerate(zip(code_cells(visit.saved), visit.ran, strict=True), 1):
         tags = cell.metadata.get("tags", [])
@@ -113,8 +117,9 @@ def faults_of_run(visit) -> list[str]:
         for output in cell.outputs:
             if output.output_type == "error" and "raises-exception" not in tags:
                 faults.append(f"{cell.id}: {output.ename}: {output.evalue}")
-        if any(tag.startswith("exercise:") for tag in tags) and "not done yet" not in seen["text"]:
-            faults.append(f"{cell.id}: an exercise that does not say 'not done yet': {seen['text']}")
+        for name in (tag.removeprefix("exercise:") for tag in tags if tag.startswith("exercise:")):
+            if shown(cell) != f"{name}: right":
+                faults.append(f"{cell.id}: an exercise whose solution is not right: {seen['text']}")
     return faults
 
 
@@ -196,7 +201,7 @@ def test_faults_of_a_page_are_seen(open_notebook, jupyterlab):
 
     assert faults_when_opened(visit) == ["picture: 1 pictures stored, 0 shown"]
     assert faults_of_run(visit) == [
-        "exercise: an exercise that does not say 'not done yet': done\n",
+        "exercise: an exercise whose solution is not right: done\n",
         "raises: ZeroDivisionError: division by zero",
         "later: prompt [ ]:, expected [8]:",
     ]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from browser import is_there
 from nbclient import NotebookClient
 
 from clnn.lab.check import exercises_of
@@ -46,6 +47,14 @@ def solved(cell, solution: str) -> str:
     return f"{solution}\n\n{check_of(cell)}"
 
 
+def solved_notebook(path: Path):
+    """A notebook with all its exercises solved."""
+    notebook, solutions = nbformat.read(path, as_version=4), solutions_of(path)
+    for name, cell in exercise_cells(notebook).items():
+        cell.source = solved(cell, solutions[name])
+    return notebook
+
+
 def shown(cell) -> str:
     """The text of the last thing that the cell shows."""
     return cell.outputs[-1].get("data", {}).get("text/plain", "") if cell.outputs else ""
@@ -76,13 +85,12 @@ def test_as_stored_nothing_is_done_yet(path):
         assert shown(cell) == f"{name}: not done yet"
 
 
+@pytest.mark.skipif(is_there(), reason="there is a browser: test_browser.py runs the solved notebooks in it")
 @pytest.mark.timeout(1200)
 def test_with_the_solutions_every_check_is_right(path, tmp_path, monkeypatch):
     monkeypatch.delenv("CLNN_FULL", raising=False)
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    notebook = nbformat.read(path, as_version=4)
-    solutions, cells = solutions_of(path), exercise_cells(notebook)
-    for name, cell in cells.items():
-        cell.source = solved(cell, solutions[name])
+    notebook = solved_notebook(path)
+    cells = exercise_cells(notebook)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert {name: shown(cell) for name, cell in cells.items()} == {name: f"{name}: right" for name in cells}

@@ -1,5 +1,6 @@
 // Convolution for processors with vector registers: one work-item computes a tile of TILE neighbouring positions
 // of one output row by WIDTH = VECTORS * V filters, and keeps it in registers while it sums over channels and taps.
+// (conv_rows.cl holds positions in its vectors in place of filters.)
 //
 //   pad_rows       rows with their zero border written out, so that no tap needs a test along x
 //   pack_filters   filters side by side, WIDTH at a time, in the order in which the tiles read them

@@ -5,7 +5,8 @@
 //                 products so small that copying B would take longer
 //   gemm_dots     for CPUs, B stored transposed and C of a few rows: one work-item, the dot products with one row of B
 //   gemm_strips   for CPUs, few rows or few products a sum: one work-item, one tile of C, its sums in the cache
-//   gemm_pack     copies B into panels of COLUMNS columns, so that the inner loop below reads memory in order
+//   gemm_pack     copies B into panels of COLUMNS columns, so that the inner loop below reads memory in order; an A
+//                 that is stored transposed likewise, into panels of ROWS columns
 //   gemm_panels   for CPUs: one work-item, one tile of ROWS x 2 V elements of C, held in registers
 //   gemm_groups   for GPUs: one work-group, one tile of ROWS x 64 elements, its operands in local memory
 //
@@ -141,18 +142,6 @@ __kernel void gemm_pack(
 // A second loop over blocks lets the sum run over images, too, as the weight gradient of a convolution does.
 // One of c_row and c_col is 1: C is stored by rows or, transposed, by columns. A stands row after row (a_row = K,
 // a_col = 1), or packed as panels ROWS wide (a_row = 1, a_col = ROWS).
-// Pointer casts in place of vloadN: the panels are aligned, and PoCL does not inline vloadN.
-#define STEP(factor)                                                                                         \
-    {                                                                                                        \
-        VECTOR b0 = *(__global const VECTOR *)panels, b1 = *(__global const VECTOR *)(panels + V);           \
-        _Pragma("unroll") for (int r = 0; r < ROWS; r++)                                                     \
-        {                                                                                                    \
-            REAL value = factor;                                                                             \
-            left[r] += value * b0;                                                                           \
-            right[r] += value * b1;                                                                          \
-        }                                                                                                    \
-        panels += COLUMNS;                                                                                   \
-    }
 __kernel void gemm_panels(
     __global const REAL *a, int a_start, int a_batches, int a_batch, int a_block, int a_row, int a_col,
     __global const REAL *panels,
@@ -181,6 +170,18 @@ __kernel void gemm_panels(
         left[r] = *(VECTOR *)&shift[0] + more;
         right[r] = *(VECTOR *)&shift[V] + more;
         row[r] = a + i0 * K + (i0 + r < M ? r : M - 1 - i0) * a_row;  // past the edge: the last, for nothing
+    }
+    // One step of the sum. Pointer casts in place of vloadN: the panels are aligned, and PoCL does not inline vloadN.
+#define STEP(factor)                                                                                         \
+    {                                                                                                        \
+        VECTOR b0 = *(__global const VECTOR *)panels, b1 = *(__global const VECTOR *)(panels + V);           \
+        _Pragma("unroll") for (int r = 0; r < ROWS; r++)                                                     \
+        {                                                                                                    \
+            REAL value = factor;                                                                             \
+            left[r] += value * b0;                                                                           \
+            right[r] += value * b1;                                                                          \
+        }                                                                                                    \
+        panels += COLUMNS;                                                                                   \
     }
     for (int block = 0; block < blocks; block++) {
         int k = 0;

@@ -125,7 +125,7 @@ def forward_unfolded(device, x, w, bias, geo, out, activation=None):
 
 
 FILTERS, TAPS = ("REAL", "V", "VECTORS"), ("KW", "SX", "DX")
-STORE, PACKED = 4.5, 3  # what it takes to store a number, to pack one, in products of two vectors
+STORE, PACKED = 4.5, 8  # what it takes to store a number, to pack one, in products of two vectors
 CONSTANTS = {
     "pad_rows": ("REAL",),
     "pack_filters": FILTERS,
@@ -223,7 +223,7 @@ def weighing(device, dtype, geo: Geometry) -> Tiling:
 
     vectors, form = min(fit, key=cost), "conv_tiles"
     if conv_rows.possible(device, dtype, geo) and conv_rows.weight_filters(device, geo):
-        if conv_rows.weight_cost(device, dtype, geo) < cost(vectors):
+        if 1.2 * conv_rows.weight_cost(device, dtype, geo) < cost(vectors):  # only where it is clearly less
             form = "conv_rows"
     return Tiling(c_name(dtype), v, vectors, 1, KW=geo.KW, SX=geo.sx, DX=geo.dx, FORM=form)
 

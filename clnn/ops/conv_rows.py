@@ -86,7 +86,7 @@ def weight_cost(device, dtype, geo) -> float:
     """What an image's part of the gradient takes, in products of two vectors."""
     tile, vectors = weight_filters(device, geo), -(-geo.OW // vector_width(device, dtype))
     steps = geo.C // geo.groups * geo.KH * geo.OH * vectors * geo.blocks(tile)
-    return steps * max(tile * geo.KW + geo.KW, 9)
+    return steps * max((tile + 0.5) * geo.KW, 9)
 
 
 def backward_weight_rows(device, x, g, geo, out):

@@ -31,8 +31,9 @@ def accumulators(device) -> int:
 
 
 def tile_cost(height: int, vectors: int) -> int:
-    """What one step of a tile of height x vectors takes: its products and its loads, or the wait for the last sum."""
-    return max(height * vectors + max(vectors, 2), 8)
+    """What one step of a tile of height x vectors takes: its products, or the wait for the last sum; and what of its
+    loads is not hidden behind them, the least where two vectors are loaded."""
+    return max(height * vectors, 8) + abs(vectors - 2) + 1
 
 
 def heights(device) -> range:
