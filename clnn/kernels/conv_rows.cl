@@ -8,7 +8,8 @@
 //
 // Why it is fast: a vector of pixels is loaded once for TILE products and a tap once for VECTORS, and all sums stay in
 // registers. Results lie in memory as they do in the vectors, so that whole vectors are stored. KW and DX are constants
-// (-D), so that the compiler unrolls the taps. Pixels lie anywhere, hence LOOSE: a vector that need not be aligned.
+// (-D), so that the compiler unrolls the taps, and so is the number of vectors ACROSS a row for weight_rows: with short
+// rows, counting would take as long as computing. Pixels lie anywhere, hence LOOSE: a vector that need not be aligned.
 
 #ifndef REAL
 #define REAL float
@@ -22,6 +23,9 @@
 #ifndef KW
 #define KW 3
 #define DX 1
+#endif
+#ifndef ACROSS
+#define ACROSS 1
 #endif
 #ifdef ACTIVATION
 #include "activation.h"
@@ -175,10 +179,10 @@ __kernel void conv_rows(
 }
 
 // dw[part][F][C / groups][KH][KW]: the sum over images part * share .. (part + 1) * share - 1, from x[N][C][PH][PW] with
-// its border and g[N][F][OH][GW], whose rows are filled up to whole vectors with zeros
+// its border and g[N][F][OH][ACROSS * V], whose rows are filled up to whole vectors with zeros
 __kernel void weight_rows(
     __global const REAL *x, __global const REAL *g, __global REAL *dw,
-    int N, int C, int PH, int PW, int F, int OH, int GW, int groups, int KH, int sy, int dy, int share)
+    int N, int C, int PH, int PW, int F, int OH, int groups, int KH, int sy, int dy, int share)
 {
     int channels = C / groups, filters = F / groups;
     int c = get_global_id(0) / KH, ky = get_global_id(0) % KH;
@@ -198,21 +202,31 @@ __kernel void weight_rows(
         __global const REAL *row = x + ((size_t)(n * C + group * channels + c) * PH + ky * dy) * PW, *grad[TILE];
 #pragma unroll
         for (int f = 0; f < TILE; f++)
-            grad[f] = g + (size_t)(n * F + first + (f < count ? f : 0)) * OH * GW;
-        for (int oy = 0, at = 0; oy < OH; oy++, row += sy * PW)
-            for (int ox = 0; ox < GW; ox += V, at += V) {
+            grad[f] = g + (size_t)(n * F + first + (f < count ? f : 0)) * OH * ACROSS * V;
+#if ACROSS == 1
+#pragma unroll 4
+#endif
+        for (int oy = 0; oy < OH; oy++, row += sy * PW) {
+#if ACROSS <= 4
+#pragma unroll
+#endif
+            for (int v = 0; v < ACROSS; v++) {
                 VECTOR factor[TILE];
 #pragma unroll
                 for (int f = 0; f < TILE; f++)
-                    factor[f] = *(__global const LOOSE *)(grad[f] + at);
+                    factor[f] = *(__global const LOOSE *)(grad[f] + v * V);
 #pragma unroll
                 for (int kx = 0; kx < KW; kx++) {
-                    VECTOR pixels = *(__global const LOOSE *)(row + ox + kx * DX);
+                    VECTOR pixels = *(__global const LOOSE *)(row + v * V + kx * DX);
 #pragma unroll
                     for (int f = 0; f < TILE; f++)
                         sum[f][kx] += factor[f] * pixels;
                 }
             }
+#pragma unroll
+            for (int f = 0; f < TILE; f++)
+                grad[f] += ACROSS * V;
+        }
     }
     dw += (size_t)part * F * channels * KH * KW + ((size_t)first * channels + c) * KH * KW + ky * KW;
 #pragma unroll

@@ -220,8 +220,9 @@ __kernel void gemm_panels(
         for (int j = 0; j < wide; j++)
             for (int r = 0; r < rows; r++)
                 c[r + j * c_col] = out[r][j];
-    } else if (wide == COLUMNS) {
-        for (int r = 0; r < rows; r++)
+    } else if (wide == COLUMNS && rows == ROWS) {  // a whole tile: from the registers straight to memory
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
             for (int j = 0; j < COLUMNS; j++)
                 c[r * c_row + j] = out[r][j];
     } else

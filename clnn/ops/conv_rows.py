@@ -100,9 +100,10 @@ def backward_weight_rows(device, x, g, geo, out):
     share = min(max(share, LEAST_SHARE), -(-count * strips * blocks * geo.groups // (4 * device.cores)), count)
     parts = -(-count // share)
     result = out if parts == 1 else empty(device, (parts, out.size), out.dtype)
+    knl = rows_kernel(device, "weight_rows", x.dtype, geo, tile, ACROSS=filled // vector_width(device, x.dtype))
     launch(
-        device, rows_kernel(device, "weight_rows", x.dtype, geo, tile), (strips, blocks, geo.groups * parts), (1, 1, 1),
-        images, slopes, result, count, geo.C, *images.shape[2:], geo.F, geo.OH, filled, geo.groups, geo.KH, geo.sy,
+        device, knl, (strips, blocks, geo.groups * parts), (1, 1, 1),
+        images, slopes, result, count, geo.C, *images.shape[2:], geo.F, geo.OH, geo.groups, geo.KH, geo.sy,
         geo.dy, share, flops=geo.flops(count),
     )  # fmt: skip
     if parts > 1:
