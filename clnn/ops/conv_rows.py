@@ -58,8 +58,10 @@ def padded(device, x, height, width, py, px):
 
 
 def bordered(device, x, geo, positions):
-    """Images with their border, wide enough to compute ``positions`` of a row."""
-    return padded(device, x, geo.H + 2 * geo.py, max(geo.W + geo.px, positions + geo.dx * (geo.KW - 1)), geo.py, geo.px)
+    """Images with their border, high enough for all rows of the result, wide enough for ``positions`` of each."""
+    height = max(geo.H + geo.py, (geo.OH - 1) * geo.sy + geo.dy * (geo.KH - 1) + 1)
+    width = max(geo.W + geo.px, positions + geo.dx * (geo.KW - 1))
+    return padded(device, x, height, width, geo.py, geo.px)
 
 
 def forward_rows(device, x, w, bias, geo, out, tiling, winner=None, activation=None):
