@@ -156,9 +156,12 @@ def _count_package(on, m, n, k):
     height = gemm.tile_rows(
         on, "gemm_panels" if cpu else "gemm_groups", "float", m, n, k, 1, "TT" if turned else "NN"
     )  # fmt: skip
-    tiles = _up(m, height)
-    read, written = _packed(m, n, k, gemm.columns(on, FLOAT), tiles, tiles * height if cpu else m)
-    return read + m * n, written  # to each element it adds a bias, here a zero
+    tiles, wide = _up(m, height), gemm.columns(on, FLOAT)
+    read, written = _packed(m, n, k, wide, tiles, tiles * height if cpu else m)
+    if cpu and turned:  # both factors are then stored transposed, and the left one is packed, too
+        read, written = read + m * k, written + tiles * height * k
+    bias = tiles * height * _up(n, wide) if cpu else m * n  # zeros: one for each row of a tile, or for each element
+    return read + bias, written
 
 
 STEPS = (

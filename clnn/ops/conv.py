@@ -217,13 +217,13 @@ def weighing(device, dtype, geo: Geometry) -> Tiling:
     v, strips = vector_width(device, dtype), geo.C // geo.groups * geo.KH
     fit = [n for n in (4, 3, 2, 1) if n * geo.KW <= sums(device)] or [1]
 
-    def cost(vectors):
+    def by_filters(vectors):
         steps = geo.OH * geo.OW * geo.blocks(v * vectors)
         return steps * (strips * tile_cost(geo.KW, vectors) + PACKED * v * vectors)
 
-    vectors, form = min(fit, key=cost), "conv_tiles"
+    vectors, form = min(fit, key=by_filters), "conv_tiles"
     if conv_rows.possible(device, dtype, geo) and conv_rows.weight_filters(device, geo):
-        if 1.2 * conv_rows.weight_cost(device, dtype, geo) < cost(vectors):  # only where it is clearly less
+        if 1.2 * conv_rows.weight_cost(device, dtype, geo) < by_filters(vectors):  # only where it is clearly less
             form = "conv_rows"
     return Tiling(c_name(dtype), v, vectors, 1, KW=geo.KW, SX=geo.sx, DX=geo.dx, FORM=form)
 

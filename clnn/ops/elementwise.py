@@ -11,8 +11,6 @@ from ..tensor import Function, Tensor, full, is_grad_enabled, method, same_devic
 from .copy import check_dims, padded
 from .reduce import broadcast_strides, sum_to
 
-GROUP = (256,)
-
 
 def elementwise_kernel(device, name, dtype):
     integer = {"INTEGER": 1} if dtype.kind != "f" else {}

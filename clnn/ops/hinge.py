@@ -3,9 +3,9 @@
 import numpy as np
 
 from ..errors import LabelError, ShapeError
-from ..program import c_name, empty, kernel, launch
+from ..program import c_name, empty, kernel, launch, launch_each
 from ..tensor import Tensor
-from .elementwise import GROUP, as_real, match
+from .elementwise import as_real, match
 from .loss import Loss, check_constant, check_labels, check_reduction, on_device
 
 
@@ -19,7 +19,7 @@ class Hinge(Loss):
     def forward(self, x, target):
         loss, self.slope = empty(self.device, x.shape, x.dtype), empty(self.device, x.shape, x.dtype)
         knl = kernel(self.device, "hinge", "hinge", REAL=c_name(x.dtype))
-        launch(self.device, knl, (x.size,), GROUP, x, target, loss, self.slope, self.margin, x.size, flops=3 * x.size)
+        launch_each(self.device, knl, x.size, x, target, loss, self.slope, self.margin, x.size, flops=3 * x.size)
         return self.reduced(loss)
 
 

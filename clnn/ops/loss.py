@@ -3,10 +3,10 @@
 import numpy as np
 
 from ..errors import DTypeError, GraphError, LabelError, ShapeError
-from ..program import c_name, empty, kernel, launch
+from ..program import c_name, empty, kernel, launch, launch_each
 from ..tensor import Function, Tensor, tensor
 from .activation import softplus
-from .elementwise import GROUP, as_real, binary, match, unary
+from .elementwise import as_real, binary, match, unary
 from .reduce import reduce_axes
 
 LOSS_FLOPS = {"squared_error": 2, "binary_cross_entropy": 10}  # an element
@@ -32,7 +32,7 @@ class Loss(Function):
         """The losses of elements that are rows of their own, by a kernel that computes their slopes, too."""
         loss, self.slope = empty(self.device, x.shape, x.dtype), empty(self.device, x.shape, x.dtype)
         knl = kernel(self.device, "softmax", name, REAL=c_name(x.dtype))
-        launch(self.device, knl, (x.size,), GROUP, x, target, loss, self.slope, x.size, flops=LOSS_FLOPS[name] * x.size)
+        launch_each(self.device, knl, x.size, x, target, loss, self.slope, x.size, flops=LOSS_FLOPS[name] * x.size)
         return loss
 
     def backward(self, grad):
@@ -40,10 +40,9 @@ class Loss(Function):
         knl = kernel(self.device, "softmax", "scale_rows", REAL=c_name(grad.dtype))
         scale = self.factor / self.rows if self.reduction == "mean" else self.factor
         one_each = int(self.reduction == "none")
-        launch(
-            self.device, knl, (out.size,), GROUP, self.slope, grad, out, one_each, scale, self.rows, n,
-            flops=2 * out.size,
-        )  # fmt: skip
+        launch_each(
+            self.device, knl, out.size, self.slope, grad, out, one_each, scale, self.rows, n, flops=2 * out.size
+        )
         return out, None
 
 
