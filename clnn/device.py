@@ -51,6 +51,7 @@ class Device:
         self.fp64 = "cl_khr_fp64" in cl_device.extensions.split()
         self.shares_memory = bool(cl_device.host_unified_memory)
         self.kernels = {}  # (family, name, options) -> kernel object, kept by clnn.program
+        self.found = {}  # the same by what was asked for: see finder there
         self.uploads = deque()  # events of copies to the device that may be under way
 
     @cached_property

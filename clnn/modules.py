@@ -224,21 +224,19 @@ class Sequential(Module):
             setattr(self, str(i), module)
 
     def forward(self, x):
-        modules = list(self)
-        while modules:
-            layer, activation, pool = (*modules[:3], None, None)[:3]
+        modules, i = [*self, None, None], 0
+        while (layer := modules[i]) is not None:
+            activation, pool = modules[i + 1 : i + 3]
             if not _fusable(layer, activation):
-                x = modules.pop(0)(x)
+                x, i = layer(x), i + 1
             elif _poolable(layer, pool):
-                x = layer.forward_pooled(x, pool.kernel_size, ACTIVATIONS[type(activation)])
-                del modules[:3]
+                x, i = layer.forward_pooled(x, pool.kernel_size, ACTIVATIONS[type(activation)]), i + 3
             else:
-                x = layer.forward(x, ACTIVATIONS[type(activation)])
-                del modules[:2]
+                x, i = layer.forward(x, ACTIVATIONS[type(activation)]), i + 2
         return x
 
     def __iter__(self):
-        return (module for _, module in self.named_children())
+        return (value for value in vars(self).values() if isinstance(value, Module))
 
     def __len__(self):
         return sum(1 for _ in self)
@@ -250,8 +248,9 @@ class Sequential(Module):
 
 def _fusable(layer, activation) -> bool:
     """Whether a layer can apply the activation behind it. Not isinstance: a subclass may compute something else."""
-    hooks = any(m.__dict__.get("_hooks") for m in (layer, activation) if m is not None)
-    return type(layer) in (Linear, Conv2d) and type(activation) in ACTIVATIONS and not hooks
+    if type(activation) not in ACTIVATIONS or type(layer) not in (Linear, Conv2d):
+        return False
+    return not (layer.__dict__.get("_hooks") or activation.__dict__.get("_hooks"))
 
 
 def _poolable(layer, pool) -> bool:

@@ -9,14 +9,15 @@ import pyopencl.array
 
 from .errors import DTypeError, OptimizerError, StateDictError
 from .ops.reduce import reduce_run
-from .program import c_name, copy_into, empty, fill, kernel, launch, launch_each, reshaped, round_up, run_of
+from .program import c_name, copy_into, empty, fill, finder, launch, launch_each, reshaped, round_up, run_of
 from .tensor import Tensor, zeros
 
 ADVICE = "give net.parameters()"
 
 
-def _kernel(device, name, dtype):
-    return kernel(device, "optim", name, REAL=c_name(dtype), **run_of(device))
+@finder("optim")
+def optim_kernel(device, dtype):
+    return {"REAL": c_name(dtype), **run_of(device)}
 
 
 class FlatParameters:
@@ -159,9 +160,9 @@ class Optimizer:
     def _launch(self, name: str, block: SimpleNamespace, start: int, end: int, *settings, flops: int, moved: int):
         """Launch a kernel of optim.cl; flops and numbers moved are those for each parameter number."""
         flat, size = block.flat, end - start
+        knl = optim_kernel(flat.device, name, flat.dtype)
         launch_each(
-            flat.device, _kernel(flat.device, name, flat.dtype), size, flat.values, flat.grads, *block.own, start, end,
-            *settings, flops=flops * size,
+            flat.device, knl, size, flat.values, flat.grads, *block.own, start, end, *settings, flops=flops * size,
             nbytes=moved * size * flat.dtype.itemsize,
         )  # fmt: skip
 
@@ -321,7 +322,7 @@ def clip_grad_norm_(parameters, max_norm: float) -> Tensor:
 def _sum_squares(device, chosen: list[Tensor]) -> Tensor:
     """The sum of the squares of all gradients of one device."""
     dtype, counts = chosen[0].dtype, [-(-p.size // CLIP_CHUNK) for p in chosen]
-    knl = _kernel(device, "sum_squares", dtype)
+    knl = optim_kernel(device, "sum_squares", dtype)
     sums, at = empty(device, (sum(counts),), dtype), 0
     for p, count in zip(chosen, counts, strict=True):
         launch(device, knl, (count,), (64,), p.grad.array, sums, p.size, CLIP_CHUNK, at, flops=2 * p.size)
@@ -331,7 +332,7 @@ def _sum_squares(device, chosen: list[Tensor]) -> Tensor:
 
 def _shorten(device, chosen: list[Tensor], total: Tensor, max_norm: float) -> None:
     """Shorten the gradients of one device, the sum of whose squares, and perhaps those of others, is ``total``."""
-    knl = _kernel(device, "shorten", total.dtype)
+    knl = optim_kernel(device, "shorten", total.dtype)
     for p in chosen:
         own = p.grad.array is p._grad_slot  # any other array may be another tensor's gradient, too
         out = p.grad.array if own else empty(device, p.shape, p.dtype)

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from importlib import resources
 
 import numpy as np
@@ -45,8 +45,13 @@ def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=8192)
 def _layout(shape: tuple[int, ...], dtype) -> tuple[int, tuple[int, ...]]:
-    """The number of elements, and the strides in bytes."""
-    return math.prod(shape), tuple(s * dtype.itemsize for s in strides_of(shape))
+    """The number of elements, and the strides in bytes. Raises ShapeError for more than kernels can count."""
+    size = math.prod(shape)
+    if size > MOST_ELEMENTS:
+        raise ShapeError(
+            f"an array of shape {shape} has more than {MOST_ELEMENTS:,} elements: use a smaller batch or net"
+        )
+    return size, tuple(s * dtype.itemsize for s in strides_of(shape))
 
 
 def wrap(owner, buffer, shape: tuple[int, ...], dtype) -> cl.array.Array:
@@ -64,13 +69,9 @@ def empty(device: Device, shape: tuple[int, ...], dtype=FLOAT32) -> cl.array.Arr
 
     Raises DeviceMemoryError where it does not fit, ShapeError where its elements are more than kernels can count.
     """
-    dtype, size = np.dtype(dtype), math.prod(shape)
-    buffer = device.allocate(size * dtype.itemsize)
-    if size > MOST_ELEMENTS:
-        raise ShapeError(
-            f"an array of shape {shape} has more than {MOST_ELEMENTS:,} elements: use a smaller batch or net"
-        )
-    return wrap(device, buffer, shape, dtype)
+    dtype = np.dtype(dtype)
+    size, _ = _layout(shape, dtype)
+    return wrap(device, device.allocate(size * dtype.itemsize), shape, dtype)
 
 
 def c_name(dtype) -> str:
@@ -187,6 +188,25 @@ def kernel(device: Device, family: str, name: str, **defines) -> cl.Kernel:
     return found
 
 
+def finder(family: str):
+    """A decorator: of a function that gives the macros of a family for ``(device, *key)`` it makes one that finds the
+    family's kernels, ``find(device, name, *key)``, and remembers them: a small net asks more often than it computes."""
+
+    def decorate(defines):
+        def find(device: Device, name: str, *key) -> cl.Kernel:
+            place = (family, name, device.kind, device.vector_bytes, *key)
+            found = None if replacements else device.found.get(place)
+            if found is None:
+                found = kernel(device, family, name, **defines(device, *key))
+                if not replacements:
+                    device.found[place] = found
+            return found
+
+        return wraps(defines)(find)
+
+    return decorate
+
+
 def run_of(device: Device) -> dict:
     """The constant for a kernel that includes each.h."""
     return {"RUN": RUN if device.kind == "CPU" else 1}
@@ -198,6 +218,12 @@ def declare_scalars(knl: cl.Kernel) -> None:
     knl.set_scalar_arg_dtypes(
         [None if (t := knl.get_arg_info(i, info.TYPE_NAME)).endswith("*") else SCALARS[t] for i in range(knl.num_args)]
     )
+
+
+@lru_cache(maxsize=8192)
+def _whole(size: tuple[int, ...], local: tuple[int, ...]) -> tuple[int, ...]:
+    """The size rounded up to whole groups."""
+    return tuple(round_up(s, g) for s, g in zip(size, local, strict=True))
 
 
 # What an open profile is told of each command: recorder(event, Device, kernel or name, global size, local size, flops,
@@ -214,7 +240,7 @@ def launch(
     passed as their buffers. For profiles, ``flops`` says how many arithmetic operations the work takes (a function
     such as exp counts as one), ``nbytes`` how many bytes must be read and written; left out, each array once.
     """
-    size = tuple([-(-s // g) * g for s, g in zip(size, local, strict=True)])
+    size = _whole(size, local)
     event = knl(device.queue, size, local, *[a.base_data if type(a) is Array else a for a in args])
     if recorder is not None:
         if nbytes is None:

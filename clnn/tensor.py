@@ -160,19 +160,21 @@ class Tensor:
         """
         if not self.requires_grad:
             raise GraphError("backward() from a tensor that depends on nothing with requires_grad=True")
-        if gradient is None:
-            if self.size != 1:
-                raise ShapeError(
-                    f"backward() starts from one number, this tensor has shape {self.shape}: take its sum() or "
-                    "mean() first, or pass a gradient of its shape"
-                )
-            gradient = full(self.shape, 1, dtype=self.dtype, device=self.device)
-        same_device(self, gradient)
-        if gradient.shape != self.shape:
-            raise ShapeError(f"the gradient has shape {gradient.shape}, the tensor {self.shape}")
-        if gradient.dtype != self.dtype:
-            raise DTypeError(f"the gradient is {gradient.dtype.name}, the tensor {self.dtype.name}")
+        if gradient is None and self.size != 1:
+            raise ShapeError(
+                f"backward() starts from one number, this tensor has shape {self.shape}: take its sum() or "
+                "mean() first, or pass a gradient of its shape"
+            )
         with no_grad():
+            if gradient is None:
+                if self.node is not None and self.node.starts and not (retain_graph or self._keep_grad):
+                    return _walk_back(self, None, False)
+                gradient = full(self.shape, 1, dtype=self.dtype, device=self.device)
+            same_device(self, gradient)
+            if gradient.shape != self.shape:
+                raise ShapeError(f"the gradient has shape {gradient.shape}, the tensor {self.shape}")
+            if gradient.dtype != self.dtype:
+                raise DTypeError(f"the gradient is {gradient.dtype.name}, the tensor {self.dtype.name}")
             _walk_back(self, gradient.array, retain_graph)
 
     def _receive(self, array) -> None:
@@ -219,8 +221,11 @@ class Function:
     A subclass defines ``forward(*arrays)``, which returns the result's array, and ``backward(grad)``, which
     returns a gradient for each input (None where there is none). Both may use ``self.device`` and keep what they
     need as attributes; ``self.needs[i]`` says whether input i wants a gradient. Calling the object with Tensors
-    runs it.
+    runs it. Where a class says ``starts``, its backward takes None for a gradient of one: a loss knows by then what
+    that makes of its input's, and nothing need be launched. What it returns is then given away.
     """
+
+    starts = False
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         self.device = same_device(*inputs)
@@ -241,9 +246,9 @@ class Function:
     def grad_array(self, i: int):
         """Where to write the gradient of input i: an optimiser's slot if it waits empty, else a new array."""
         t = self.inputs[i]
-        once = sum(other is t for other in self.inputs) == 1  # else the second gradient would overwrite the first
-        if t._grad_slot is not None and t.grad is None and t.node is None and once:
-            return t._grad_slot
+        if t._grad_slot is not None and t.grad is None and t.node is None:
+            if [other is t for other in self.inputs].count(True) == 1:  # else the second would overwrite the first
+                return t._grad_slot
         return program.empty(self.device, t.shape, t.dtype)
 
 
@@ -251,17 +256,16 @@ def _walk_back(root: Tensor, gradient, retain_graph: bool) -> None:
     """Send the gradient from the root along the tape, each function once, the last recorded first: what was asked of
     several devices in turn goes back in turn, so that none waits while another works through all of its part."""
     waiting = {id(root): gradient}
-    order = sorted(tape_behind(root), key=lambda t: -1 if t.node is None else t.node.recorded)
+    order = tape_behind(root)
     while order:  # popped, so that each result's memory goes back as soon as it is done with
         t = order.pop()
-        grad = waiting.pop(id(t), None)
-        if grad is None:
+        if id(t) not in waiting:
             continue
-        if t.node is None or t._keep_grad:
+        grad, node = waiting.pop(id(t)), t.node
+        if node is None or t._keep_grad:
             t._receive(grad)
-        if t.node is None:
+        if node is None:
             continue
-        node = t.node
         for source, part in zip(node.inputs, node.backward(grad), strict=True):
             if part is None or not source.requires_grad:
                 continue
@@ -276,23 +280,21 @@ def _walk_back(root: Tensor, gradient, retain_graph: bool) -> None:
 
 
 def tape_behind(root: Tensor) -> list[Tensor]:
-    """The tensors on the tape behind ``root`` that require gradients, each after all it was computed from."""
-    order, seen, stack = [], set(), [(root, False)]
-    while stack:
-        t, done = stack.pop()
-        if done:
-            order.append(t)
-        elif id(t) not in seen:
-            seen.add(id(t))
-            stack.append((t, True))
-            if t.node is not None:
-                if "inputs" not in t.node.__dict__:
-                    raise GraphError(
-                        "the tape was used up by an earlier backward(): compute the result anew, or keep the tape "
-                        "there with backward(retain_graph=True)"
-                    )
-                stack.extend((source, False) for source in t.node.inputs if source.requires_grad)
-    return order
+    """The tensors on the tape behind ``root`` that require gradients, in the order of their making, leaves first."""
+    found, seen = [root], {id(root)}
+    for t in found:  # which grows meanwhile
+        if t.node is None:
+            continue
+        if "inputs" not in t.node.__dict__:
+            raise GraphError(
+                "the tape was used up by an earlier backward(): compute the result anew, or keep the tape "
+                "there with backward(retain_graph=True)"
+            )
+        for source in t.node.inputs:
+            if source.requires_grad and id(source) not in seen:
+                seen.add(id(source))
+                found.append(source)
+    return sorted(found, key=lambda t: -1 if t.node is None else t.node.recorded)
 
 
 _generator = np.random.default_rng(0)

@@ -168,6 +168,8 @@ def gemm_(rng):
     for m, n, k in ((5, 7, 19), (17, 23, 29), (1, 97, 98)):  # small, neither small nor thin, thin
         assert (m * n * k > gemm.SMALL) == (m != 5)
         check(operator.matmul, np.matmul, numbers(rng, m, k), numbers(rng, k, n))
+    x, w, b = numbers(rng, 5, 3), numbers(rng, 7, 3), numbers(rng, 7)
+    check(lambda x, w, b: ops.linear(x, w, b, "tanh"), lambda x, w, b: np.tanh(x @ w.T + b), x, w, b)
 
 
 def hinge(rng):
@@ -252,6 +254,7 @@ def softmax(rng):
     check(ops.cross_entropy, lambda v, y: -special.log_softmax(v, 1)[range(4), y].mean(), x, labels)
     p, t = rng.uniform(0.1, 0.9, (2, 7)).astype(np.float32).astype(float)
     check(ops.mse_loss, lambda v, w: ((v - w) ** 2).mean(), p, t)
+    check(ops.l1_loss, lambda v, w: abs(v - w).mean(), p, t)
     check(lambda v: ops.binary_cross_entropy(v, t), lambda v: -(t * np.log(v) + (1 - t) * np.log(1 - v)).mean(), p)
 
 

@@ -147,6 +147,42 @@ def test_binary_cross_entropy_agrees_with_that_of_logits():
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "binary_cross_entropy", "cross_entropy", "hinge_loss"])
+def test_a_backward_that_starts_at_the_loss(name, reduction):
+    """It takes the slopes as they are; from a gradient, along a kept tape or through more operations it takes the same
+    by a launch."""
+    rng = generator(5)
+    x = clnn.tensor(rng.uniform(0.1, 0.9, (5, 3)), requires_grad=True)
+    target = rng.integers(0, 3, 5) if name in ("cross_entropy", "hinge_loss") else rng.random((5, 3))
+    target = clnn.tensor(target, requires_grad=name in ("mse_loss", "l1_loss"))
+
+    def gradients(way):
+        x.grad = target.grad = None
+        loss = getattr(ops, name)(x, target, reduction=reduction)
+        way(loss)
+        return [t.grad.numpy() for t in (x, target) if t.requires_grad]
+
+    with clnn.profile() as p:
+        (start, *other) = gradients(lambda loss: loss.backward())
+    assert "scale_rows" not in {row.kernel for row in p.rows} and start.any()
+    assert all(np.array_equal(start, -g) for g in other) and len(other) == target.requires_grad
+
+    def three_times(loss):
+        loss.retain_grad()
+        loss.backward(retain_graph=True)
+        loss.backward(retain_graph=True)
+        loss.backward()
+        assert loss.grad.item() == 3
+
+    for way, times in (
+        (lambda loss: loss.backward(clnn.tensor(1.0)), 1),
+        (lambda loss: (loss * -2).backward(), -2),
+        (three_times, 3),
+    ):
+        np.testing.assert_allclose(gradients(way)[0], times * start, rtol=1e-6)
+
+
 def test_slope_of_l1_loss_at_zero_is_zero():
     x = clnn.tensor([1.0, 2.0, 3.0], requires_grad=True)
     ops.l1_loss(x, [1, 1, 4], "sum").backward()

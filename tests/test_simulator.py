@@ -190,6 +190,7 @@ def test_every_kernel_of_the_package(family):
     ("vector_add", "if (i < n)", "", "bounds", "vector_add"),
     ("gemm", "barrier(CLK_LOCAL_MEM_FENCE);  // all have written", "// all have written", "race", "gemm_groups"),
     ("gemm", "REAL sum = bias ? bias[j] : 0;", "REAL sum;", "uninitialised", "gemm_plain"),
+    ("gemm", "if (row < N && k <= K)", "if (k <= K)", "bounds", "linear_backward"),
 ])  # fmt: skip
 def test_faults_planted_in_the_package(family, right, wrong, kind, name):
     assert right in program.source(family)

@@ -478,8 +478,11 @@ def test_unknown_devices(spec):
         clnn.tensor([1.0], device=spec)
 
 
-def test_memory_that_does_not_fit(device):
-    with pytest.raises(clnn.DeviceMemoryError, match=r"MiB does not fit on .* Use a smaller batch"):
+def test_memory_that_does_not_fit(device, monkeypatch):
+    monkeypatch.setattr(device, "memory", device.pool.active_bytes + 2**20)
+    with pytest.raises(clnn.DeviceMemoryError, match=r"an array of 2 MiB does not fit on .* Use a smaller batch"):
+        clnn.zeros(2**10, 2**9)
+    with pytest.raises(ShapeError, match=r"\(65536, 65536, 64\) has more than 2,147,483,647 elements"):
         clnn.zeros(2**16, 2**16, 2**6)
     assert (clnn.ones(3) * 2).numpy().tolist() == [2, 2, 2]  # life goes on
 

@@ -1,12 +1,10 @@
-// Activation functions, forward and backward, element by element.
-//
-// The backward of tanh and sigmoid needs only the result y: tanh' = 1 - y^2, sigmoid' = y (1 - y).
+// Activation functions, forward and backward, element by element. Their way back needs only the result y.
 
 #ifndef REAL
 #define REAL float
 #endif
 
-#include "activation.h"  // RELU, TANH, SIGMOID, EXP
+#include "activation.h"  // RELU, TANH, SIGMOID, their slopes, EXP
 #include "each.h"        // EACH
 
 #define FORWARD(NAME, RESULT)                                                       \
@@ -29,13 +27,13 @@
     }
 
 FORWARD(relu, RELU(x))
-BACKWARD(relu_backward, y > 0 ? g : 0)
+BACKWARD(relu_backward, RELU_SLOPE(y, g))
 
 FORWARD(tanh_, TANH(x))
-BACKWARD(tanh_backward, g * (1 - y * y))
+BACKWARD(tanh_backward, TANH_SLOPE(y, g))
 
 FORWARD(sigmoid, SIGMOID(x))
-BACKWARD(sigmoid_backward, g * y * (1 - y))
+BACKWARD(sigmoid_backward, SIGMOID_SLOPE(y, g))
 
 // log(1 + e^x) without overflow: the loss of one logit
 FORWARD(softplus, (x < 0 ? 0 : x) + log1p(EXP(x > 0 ? -x : x)))

@@ -48,3 +48,8 @@ static inline float fast_tanh(float x)
 #endif
 #define RELU(x) ((x) < 0 ? 0 : (x))  // written so that NaN stays NaN
 #define SIGMOID(x) (1 / (1 + EXP(-(x))))
+
+// The gradient before the function, from the gradient g behind it and its result y: tanh' = 1 - y^2, sigmoid' = y (1 - y)
+#define RELU_SLOPE(y, g) ((y) > 0 ? (g) : 0)
+#define TANH_SLOPE(y, g) ((g) * (1 - (y) * (y)))
+#define SIGMOID_SLOPE(y, g) ((g) * (y) * (1 - (y)))

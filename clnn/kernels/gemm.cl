@@ -3,6 +3,7 @@
 //
 //   gemm_plain    one work-item, one element of C: the definition, for reading, for checking the others, and for
 //                 products so small that copying B would take longer
+//   linear_backward  the three products of a small layer's way back, each element likewise by one work-item
 //   gemm_dots     for CPUs, B stored transposed and C of a few rows: one work-item, the dot products with one row of B
 //   gemm_strips   for CPUs, few rows or few products a sum: one work-item, one tile of C, its sums in the cache
 //   gemm_pack     copies B into panels of COLUMNS columns, so that the inner loop below reads memory in order; an A
@@ -30,6 +31,7 @@
 #include "activation.h"
 #else
 #define ACTIVATION(x) (x)
+#define SLOPE(y, g) (g)
 #endif
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -49,6 +51,30 @@ __kernel void gemm_plain(
     for (int k = 0; k < K; k++)
         sum += a[batch * a_batch + i * a_row + k * a_col] * b[batch * b_batch + k * b_row + j * b_col];
     c[(batch * M + i) * N + j] = ACTIVATION(sum);
+}
+
+// The way back of a layer y = ACTIVATION(x W^T + bias) for x (M, K) and W (N, K), from the gradient g by y. A gradient
+// that nobody wants is a null pointer. The bias counts as the weight of one more input that is always 1.
+__kernel void linear_backward(
+    __global const REAL *g, __global const REAL *y, __global const REAL *x, __global const REAL *w,
+    __global REAL *dx, __global REAL *dw, __global REAL *db, int M, int N, int K)
+{
+    int k = get_global_id(0), row = get_global_id(1);
+    if (dx && row < M && k < K) {
+        REAL sum = 0;
+        for (int j = 0; j < N; j++)
+            sum += SLOPE(y[row * N + j], g[row * N + j]) * w[j * K + k];
+        dx[row * K + k] = sum;
+    }
+    if (row < N && k <= K) {
+        REAL sum = 0;
+        for (int i = 0; i < M; i++)
+            sum += SLOPE(y[i * N + row], g[i * N + row]) * (k < K ? x[i * K + k] : 1);
+        if (dw && k < K)
+            dw[row * K + k] = sum;
+        if (db && k == K)
+            db[row] = sum;
+    }
 }
 
 #define LANES 64  // sums side by side, so that an addition need not wait for the one before

@@ -1,7 +1,10 @@
 // Softmax, its logarithm, and cross-entropy along the last dimension, one work-item a row; and losses of single numbers:
-// the cross-entropy of probabilities, the squared error.
+// the cross-entropy of probabilities, the squared and the absolute error. A loss comes with its slope times `weight`, the
+// gradient of their mean or sum.
 //
 // The largest logit is subtracted first: e^x then never overflows, and the result does not change.
+
+#include "each.h"  // EACH(i, n): this work-item's elements
 
 #ifndef REAL
 #define REAL float
@@ -77,10 +80,10 @@ __kernel void log_softmax_backward(
         dx[at + k] = g[at + k] - exp(y[at + k]) * sum;
 }
 
-// loss[row] = log sum_k e^x[k] - x[label], in one pass with what backward needs:
+// loss[row] = log sum_k e^x[k] - x[label], in one pass with its gradient:
 // dx[row] = softmax(x) - (1 at the label). A label outside 0..n-1 gives NaN, never a read out of bounds.
 __kernel void cross_entropy(
-    __global const REAL *x, __global const int *labels, __global REAL *loss, __global REAL *dx,
+    __global const REAL *x, __global const int *labels, __global REAL *loss, __global REAL *dx, REAL weight,
     int rows, int n)
 {
     int row = get_global_id(0);
@@ -91,37 +94,47 @@ __kernel void cross_entropy(
     int label = labels[row];
     loss[row] = label >= 0 && label < n ? log(sum) + (top - x[label]) : NAN;
     for (int k = 0; k < n; k++)
-        dx[k] = exp(x[k] - top) / sum - (k == label);
+        dx[k] = (exp(x[k] - top) / sum - (k == label)) * weight;
 }
 
-// loss = -t log p - (1 - t) log(1 - p), each logarithm no less than -100, and its slope by p, one work-item an element.
-// Comparisons are written so that NaN, the logarithm of what is no probability, stays NaN.
+// -t log p - (1 - t) log(1 - p), each logarithm no less than -100, and its slope by p. Comparisons are written so that
+// NaN, the logarithm of what is no probability, stays NaN.
 __kernel void binary_cross_entropy(
-    __global const REAL *ps, __global const REAL *ts, __global REAL *loss, __global REAL *dp, int n)
+    __global const REAL *ps, __global const REAL *ts, __global REAL *loss, __global REAL *dp, REAL weight, int n)
 {
-    int i = get_global_id(0);
-    if (i >= n) return;
-    REAL p = ps[i], t = ts[i], yes = log(p), no = log1p(-p), spread = p * (1 - p);
-    loss[i] = -(t * (yes < -100 ? -100 : yes) + (1 - t) * (no < -100 ? -100 : no));
-    dp[i] = (p - t) / (spread < (REAL)1e-12 ? (REAL)1e-12 : spread);
+    EACH(i, n) {
+        REAL p = ps[i], t = ts[i], yes = log(p), no = log1p(-p), spread = p * (1 - p);
+        loss[i] = -(t * (yes < -100 ? -100 : yes) + (1 - t) * (no < -100 ? -100 : no));
+        dp[i] = (p - t) / (spread < (REAL)1e-12 ? (REAL)1e-12 : spread) * weight;
+    }
 }
 
-// loss = (x - t)^2 and its slope by x, less the factor 2, one work-item an element
+// (x - t)^2 and its slope by x, less the factor 2
 __kernel void squared_error(
-    __global const REAL *x, __global const REAL *t, __global REAL *loss, __global REAL *slope, int n)
+    __global const REAL *x, __global const REAL *t, __global REAL *loss, __global REAL *dx, REAL weight, int n)
 {
-    int i = get_global_id(0);
-    if (i >= n) return;
-    slope[i] = x[i] - t[i];
-    loss[i] = slope[i] * slope[i];
+    EACH(i, n) {
+        REAL d = x[i] - t[i];
+        loss[i] = d * d;
+        dx[i] = d * weight;
+    }
 }
 
-// dx[row] *= g[row or 0] scale: the gradient of the mean, the sum or each row's loss
-__kernel void scale_rows(
-    __global const REAL *dx, __global const REAL *g, __global REAL *out, int g_stride, REAL scale,
-    int rows, int n)
+// |x - t| and its slope by x, which is 0 where they are equal
+__kernel void absolute_error(
+    __global const REAL *x, __global const REAL *t, __global REAL *loss, __global REAL *dx, REAL weight, int n)
 {
-    int i = get_global_id(0);
-    if (i < rows * n)
-        out[i] = dx[i] * g[i / n * g_stride] * scale;
+    EACH(i, n) {
+        REAL d = x[i] - t[i];
+        loss[i] = fabs(d);
+        dx[i] = d > 0 ? weight : d < 0 ? -weight : d;
+    }
+}
+
+// out[row] = dx[row] g, where the gradient g of the loss is not 1: a number for each row of n or one for all
+__kernel void scale_rows(
+    __global const REAL *dx, __global const REAL *g, __global REAL *out, int one_each, int size, int n)
+{
+    EACH(i, size)
+        out[i] = dx[i] * g[one_each ? i / n : 0];
 }

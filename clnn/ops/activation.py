@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..errors import ShapeError
-from ..program import c_name, empty, kernel, launch, launch_each, run_of
+from ..program import c_name, empty, finder, launch, launch_each, run_of
 from ..tensor import Function, Tensor, method
 from .elementwise import as_real, binary
 
@@ -14,20 +14,26 @@ FLOPS = {
 }  # fmt: skip
 
 
-def _kernel(device, name, dtype):
-    double = {"DOUBLE": 1} if dtype == np.float64 else {}
-    return kernel(device, "activation", name, REAL=c_name(dtype), **double, **run_of(device))
+@finder("activation")
+def activation_kernel(device, dtype):
+    return {"REAL": c_name(dtype), **({"DOUBLE": 1} if dtype == np.float64 else {}), **run_of(device)}
+
+
+@finder("softmax")
+def softmax_kernel(device, dtype):
+    return {"REAL": c_name(dtype), **run_of(device)}
 
 
 def _apply(device, name, x):
     y = empty(device, x.shape, x.dtype)
-    launch_each(device, _kernel(device, name, x.dtype), x.size, x, y, x.size, flops=FLOPS[name] * x.size)
+    knl = activation_kernel(device, name, x.dtype)
+    launch_each(device, knl, x.size, x, y, x.size, flops=FLOPS[name] * x.size)
     return y
 
 
 def _slope(device, name, y, grad):
     out = empty(device, grad.shape, grad.dtype)
-    knl = _kernel(device, name, grad.dtype)
+    knl = activation_kernel(device, name, grad.dtype)
     launch_each(device, knl, grad.size, y, grad, out, grad.size, flops=FLOPS[name] * grad.size)
     return out
 
@@ -59,7 +65,8 @@ def fused(activation: str | None, dtype) -> dict:
         return {}
     if activation not in FUSED:
         raise ValueError(f"activation must be one of {', '.join(FUSED)} or None, got {activation!r}")
-    return {"ACTIVATION": FUSED[activation][0], **({"DOUBLE": 1} if dtype == np.float64 else {})}
+    macro = FUSED[activation][0]
+    return {"ACTIVATION": macro, "SLOPE": f"{macro}_SLOPE", **({"DOUBLE": 1} if dtype == np.float64 else {})}
 
 
 def fused_backward(device, activation: str | None, y, grad):
@@ -125,7 +132,7 @@ class RowFunction(Function):
     def _launch(self, name, *arrays):
         x = arrays[0]
         out, n = empty(self.device, x.shape, x.dtype), x.shape[-1]
-        knl = kernel(self.device, "softmax", name, REAL=c_name(x.dtype))
+        knl = softmax_kernel(self.device, name, x.dtype)
         launch(self.device, knl, (x.size // n,), (8,), *arrays, out, x.size // n, n, flops=FLOPS[name] * x.size)
         return out
 

@@ -6,15 +6,15 @@ from numbers import Real
 import numpy as np
 
 from ..errors import DTypeError, GraphError, ShapeError
-from ..program import c_name, empty, fill, kernel, launch_each, run_of
+from ..program import c_name, empty, fill, finder, launch_each, run_of
 from ..tensor import Function, Tensor, full, is_grad_enabled, method, same_device, tensor
 from .copy import check_dims, padded
 from .reduce import broadcast_strides, sum_to
 
 
-def elementwise_kernel(device, name, dtype):
-    integer = {"INTEGER": 1} if dtype.kind != "f" else {}
-    return kernel(device, "elementwise", name, REAL=c_name(dtype), **integer, **run_of(device))
+@finder("elementwise")
+def elementwise_kernel(device, dtype):
+    return {"REAL": c_name(dtype), **({"INTEGER": 1} if dtype.kind != "f" else {}), **run_of(device)}
 
 
 def unary(device, name, x):
@@ -198,6 +198,8 @@ def match(x, y, real=False):
     The type is the wider one, as in NumPy; with ``real`` integers become float32.
     """
     first = x if isinstance(x, Tensor) else y
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.dtype == y.dtype and x.dtype.kind == "f":
+        return [x, y]
     sides = []
     for side in (x, y):
         if isinstance(side, np.ndarray | list | tuple):

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import tuning
 from ..errors import DTypeError, ShapeError
-from ..program import FLOAT32, c_name, empty, fill, kernel, launch, replacements, reshaped, round_up
+from ..program import FLOAT32, c_name, empty, fill, finder, launch, replacements, reshaped, round_up
 from ..tensor import Function, Tensor, method
 from .activation import ACTIVATIONS, fused, fused_backward
 from .copy import gather, scatter
@@ -74,9 +74,10 @@ def columns(device, dtype) -> int:
     return 2 * vector_width(device, dtype) if device.kind == "CPU" else 64
 
 
-def gemm_kernel(device, name, dtype, rows=16, activation=None, width=None):
-    sizes = {"V": vector_width(device, dtype), "COLUMNS": width or columns(device, dtype)}
-    return kernel(device, "gemm", name, REAL=c_name(dtype), ROWS=rows, **sizes, **fused(activation, dtype))
+@finder("gemm")
+def gemm_kernel(device, dtype, activation=None, rows=16, width=None):
+    sizes = {"ROWS": rows, "V": vector_width(device, dtype), "COLUMNS": width or columns(device, dtype)}
+    return {"REAL": c_name(dtype), **sizes, **fused(activation, dtype)}
 
 
 @lru_cache(maxsize=4096)
@@ -127,7 +128,7 @@ def pack(device, b, n, k, transposed, batch, rows=None):
     panels = empty(device, (batch, count, k, width), b.dtype)
     b_row, b_col = (1, k) if transposed else (n, 1)
     deep, run = (1, 1) if device.kind != "CPU" else (16, 1 if transposed else 16)
-    knl = gemm_kernel(device, "gemm_pack", b.dtype, width=width)
+    knl = gemm_kernel(device, "gemm_pack", b.dtype, None, 16, width)
     size = (-(-k // deep), -(-count // run), batch)
     launch(device, knl, size, (1, 1, 1), b, k * n, b_row, b_col, panels, n, k, deep, run)
     return panels
@@ -158,7 +159,7 @@ def multiply_panels(
     else:
         size, local = (-(-n // 64) * 16, -(-m // rows) * 16, batch), (16, 16, 1)
     moved = a_strides[1] * blocks * m * k + panels.size + bias.size + (1 + accumulate) * batch * m * n
-    knl = gemm_kernel(device, name, out.dtype, rows, activation)
+    knl = gemm_kernel(device, name, out.dtype, activation, rows)
     launch(
         device, knl, size, local, a, *a_strides, panels, bias, *bias_strides,
         out, start, m * n, *(c_strides or (n, 1)), m, n, k, blocks, int(accumulate),
@@ -171,7 +172,7 @@ def gemm_plain(device, a, b, m, n, k, *, ta=False, tb=False, batch=1, bias=None,
     out = empty(device, (batch, m, n), a.dtype) if out is None else out
     a_row, a_col = (1, m) if ta else (k, 1)
     b_row, b_col = (1, k) if tb else (n, 1)
-    knl = gemm_kernel(device, "gemm_plain", a.dtype, activation=activation)
+    knl = gemm_kernel(device, "gemm_plain", a.dtype, activation)
     launch(
         device, knl, (n, m, batch), (16, 1, 1), a, m * k, a_row, a_col, b, k * n, b_row, b_col, bias, out, m, n, k,
         flops=2 * batch * m * n * k,
@@ -193,10 +194,10 @@ def gemm_unpacked(device, a, b, m, n, k, ta, tb, batch, bias, activation, out) -
         a, b, m, n, ta, tb, bias_strides = b, a, 1, m, not tb, not ta, (0, 0)
     work, (few_rows, few) = {"flops": 2 * batch * m * n * k}, thin(device)
     if tb and m <= few_rows and (m == 1 or not ta):
-        knl = gemm_kernel(device, "gemm_dots", a.dtype, activation=activation)
+        knl = gemm_kernel(device, "gemm_dots", a.dtype, activation)
         launch(device, knl, (n, batch), (8, 1), a, b, bias, *bias_strides, out, m, n, k, **work)
     elif not tb and n >= STRIP // 4 and min(m, k) <= few:
-        knl = gemm_kernel(device, "gemm_strips", a.dtype, activation=activation)
+        knl = gemm_kernel(device, "gemm_strips", a.dtype, activation)
         size, a_strides = (-(-n // STRIP), -(-m // STRIP_ROWS), batch), (1, m) if ta else (k, 1)
         launch(device, knl, size, (1, 1, 1), a, *a_strides, b, bias, *bias_strides, out, m, n, k, **work)
     else:
@@ -286,6 +287,8 @@ class LinearFunction(Function):
         return gemm(self.device, x, weight, rows, n, k, tb=True, bias=bias, activation=self.activation, out=self.y)
 
     def backward(self, grad):
+        if self.y.size * self.weight.shape[1] <= SMALL and not replacements:
+            return self.backward_plain(grad)
         grad = fused_backward(self.device, self.activation, self.y, grad)
         (rows, k), n = self.x.shape, self.weight.shape[0]
         dx = dw = db = None
@@ -296,6 +299,17 @@ class LinearFunction(Function):
         if len(self.needs) > 2 and self.needs[2]:
             db = reduce_axes(self.device, "sum", grad, (0,), out=self.grad_array(2))
         return (dx, dw, db)[: len(self.needs)]
+
+    def backward_plain(self, grad):
+        """The same in one launch: by themselves the parts of a small layer take longer to start than to run."""
+        (rows, k), n = self.x.shape, self.weight.shape[0]
+        wanted = [self.grad_array(i) if needed else None for i, needed in enumerate(self.needs)]
+        knl = gemm_kernel(self.device, "linear_backward", grad.dtype, self.activation)
+        launch(
+            self.device, knl, (k + 1, max(rows, n)), (16, 16), grad, self.y, self.x, self.weight,
+            *(*wanted, None)[:3], rows, n, k, flops=2 * rows * n * k * sum(self.needs[:2]) + rows * n,
+        )  # fmt: skip
+        return wanted
 
 
 def operands(input: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:

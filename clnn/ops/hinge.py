@@ -3,10 +3,15 @@
 import numpy as np
 
 from ..errors import LabelError, ShapeError
-from ..program import c_name, empty, kernel, launch, launch_each
+from ..program import c_name, finder, launch, launch_each, run_of
 from ..tensor import Tensor
 from .elementwise import as_real, match
 from .loss import Loss, check_constant, check_labels, check_reduction, on_device
+
+
+@finder("hinge")
+def hinge_kernel(device, dtype):
+    return {"REAL": c_name(dtype), **run_of(device)}
 
 
 class Hinge(Loss):
@@ -17,9 +22,9 @@ class Hinge(Loss):
         self.margin = margin
 
     def forward(self, x, target):
-        loss, self.slope = empty(self.device, x.shape, x.dtype), empty(self.device, x.shape, x.dtype)
-        knl = kernel(self.device, "hinge", "hinge", REAL=c_name(x.dtype))
-        launch_each(self.device, knl, x.size, x, target, loss, self.slope, self.margin, x.size, flops=3 * x.size)
+        loss, *slopes = self.results(x, x.shape)
+        knl = hinge_kernel(self.device, "hinge", x.dtype)
+        launch_each(self.device, knl, x.size, x, target, loss, *slopes, self.margin, x.size, flops=4 * x.size)
         return self.reduced(loss)
 
 
@@ -32,11 +37,11 @@ class MultiMargin(Loss):
 
     def forward(self, x, labels):
         rows, n = x.shape
-        loss, self.slope = empty(self.device, (rows,), x.dtype), empty(self.device, x.shape, x.dtype)
-        knl = kernel(self.device, "hinge", "multi_margin", REAL=c_name(x.dtype))
+        loss, *slopes = self.results(x, (rows,))
+        knl = hinge_kernel(self.device, "multi_margin", x.dtype)
         launch(
-            self.device, knl, (rows,), (8,), x, labels, loss, self.slope, self.p, self.margin, self.scale, rows, n,
-            flops=5 * x.size,
+            self.device, knl, (rows,), (8,), x, labels, loss, *slopes, self.p, self.margin, self.scale, rows, n,
+            flops=6 * x.size,
         )  # fmt: skip
         return self.reduced(loss)
 

@@ -1,91 +1,99 @@
 """Losses: how wrong a prediction is, as one number to minimise."""
 
+import math
+
 import numpy as np
 
 from ..errors import DTypeError, GraphError, LabelError, ShapeError
-from ..program import c_name, empty, kernel, launch, launch_each
+from ..program import empty, launch, launch_each
 from ..tensor import Function, Tensor, tensor
-from .activation import softplus
-from .elementwise import as_real, binary, match, unary
+from .activation import softmax_kernel, softplus
+from .elementwise import as_real, match, unary
 from .reduce import reduce_axes
 
-LOSS_FLOPS = {"squared_error": 2, "binary_cross_entropy": 10}  # an element
+LOSS_FLOPS = {"squared_error": 3, "absolute_error": 3, "binary_cross_entropy": 11}  # an element
 
 
 class Loss(Function):
-    """A loss of each row, averaged, summed or left apart, whose gradient by row i is ``slope[i] * factor``."""
+    """A loss of each row, averaged, summed or left apart. The kernel that computes it computes the gradient, too, as it
+    is where that of the result is 1: ``slope``, the derivative by row i times ``factor`` and the row's ``weight``."""
 
     factor = 1.0
+    starts = True
 
     def __init__(self, reduction: str):
         self.reduction = reduction
 
+    def results(self, x, rows):
+        """Arrays for the loss of each row and for the slopes, and the number that the slopes are multiplied by."""
+        self.rows = math.prod(rows)
+        self.weight = 1 / self.rows if self.reduction == "mean" else 1.0
+        self.slope = empty(self.device, x.shape, x.dtype)
+        return empty(self.device, rows, x.dtype), self.slope, self.factor * self.weight
+
     def reduced(self, loss):
         """What forward returns, from the losses of the rows."""
-        self.rows = loss.size
         if self.reduction == "none":
             return loss
-        scale = 1 / self.rows if self.reduction == "mean" else 1
-        return reduce_axes(self.device, "sum", loss, tuple(range(loss.ndim)), scale=scale)
+        return reduce_axes(self.device, "sum", loss, tuple(range(loss.ndim)), scale=self.weight)
 
     def elements(self, name, x, target):
-        """The losses of elements that are rows of their own, by a kernel that computes their slopes, too."""
-        loss, self.slope = empty(self.device, x.shape, x.dtype), empty(self.device, x.shape, x.dtype)
-        knl = kernel(self.device, "softmax", name, REAL=c_name(x.dtype))
-        launch_each(self.device, knl, x.size, x, target, loss, self.slope, x.size, flops=LOSS_FLOPS[name] * x.size)
-        return loss
+        """The loss of elements that are rows of their own."""
+        loss, *slopes = self.results(x, x.shape)
+        knl = softmax_kernel(self.device, name, x.dtype)
+        launch_each(self.device, knl, x.size, x, target, loss, *slopes, x.size, flops=LOSS_FLOPS[name] * x.size)
+        return self.reduced(loss)
 
     def backward(self, grad):
+        if grad is None:
+            return self.slope, None
         out, n = empty(self.device, self.slope.shape, grad.dtype), self.slope.size // self.rows
-        knl = kernel(self.device, "softmax", "scale_rows", REAL=c_name(grad.dtype))
-        scale = self.factor / self.rows if self.reduction == "mean" else self.factor
+        knl = softmax_kernel(self.device, "scale_rows", grad.dtype)
         one_each = int(self.reduction == "none")
-        launch_each(
-            self.device, knl, out.size, self.slope, grad, out, one_each, scale, self.rows, n, flops=2 * out.size
-        )
+        launch_each(self.device, knl, out.size, self.slope, grad, out, one_each, out.size, n, flops=out.size)
         return out, None
 
 
 class CrossEntropy(Loss):
-    """-log softmax at the label; the kernel computes the gradient in the same pass."""
+    """-log softmax at the label."""
 
     def forward(self, x, labels):
         rows, n = x.shape
-        loss, self.slope = empty(self.device, (rows,), x.dtype), empty(self.device, x.shape, x.dtype)
-        knl = kernel(self.device, "softmax", "cross_entropy", REAL=c_name(x.dtype))
-        launch(self.device, knl, (rows,), (8,), x, labels, loss, self.slope, rows, n, flops=8 * rows * n)
+        loss, *slopes = self.results(x, (rows,))
+        knl = softmax_kernel(self.device, "cross_entropy", x.dtype)
+        launch(self.device, knl, (rows,), (8,), x, labels, loss, *slopes, rows, n, flops=9 * rows * n)
         return self.reduced(loss)
 
 
-class SquaredError(Loss):
-    """(x - target)^2 element by element; its slope is the difference, times 2."""
-
-    factor = 2.0
-
-    def forward(self, x, target):
-        return self.reduced(self.elements("squared_error", x, target))
+class Difference(Loss):
+    """A loss of x - target: the gradients by the two differ in their sign only."""
 
     def backward(self, grad):
         dx, _ = super().backward(grad)
         return dx, unary(self.device, "neg", dx) if self.needs[1] else None
 
 
-class AbsoluteError(SquaredError):
-    """|x - target| element by element; its slope is the sign of the difference."""
+class SquaredError(Difference):
+    """(x - target)^2 element by element; its slope is the difference, times 2."""
 
-    factor = 1.0
+    factor = 2.0
 
     def forward(self, x, target):
-        difference = binary(self.device, "sub", x, target)
-        self.slope = unary(self.device, "signum", difference)
-        return self.reduced(unary(self.device, "absolute", difference))
+        return self.elements("squared_error", x, target)
+
+
+class AbsoluteError(Difference):
+    """|x - target| element by element; its slope is the sign of the difference."""
+
+    def forward(self, x, target):
+        return self.elements("absolute_error", x, target)
 
 
 class BinaryCrossEntropy(Loss):
     """-t log p - (1 - t) log(1 - p) for each probability p and its target t."""
 
     def forward(self, p, target):
-        return self.reduced(self.elements("binary_cross_entropy", p, target))
+        return self.elements("binary_cross_entropy", p, target)
 
 
 def check_reduction(reduction: str) -> None:

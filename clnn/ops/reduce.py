@@ -6,17 +6,22 @@ from functools import lru_cache
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from ..program import c_name, empty, kernel, launch, reshaped, strides_of
+from ..program import c_name, empty, finder, launch, reshaped, strides_of
 from ..tensor import Function, Tensor, method, sizes_of
 from .copy import axis_of, gather
 
 CHUNK = 256  # the longest run that one work-item adds up
 
 
+@finder("reduce")
+def reduce_kernel(device, dtype):
+    return {"REAL": c_name(dtype)}
+
+
 def reduce_run(device, name, x, outer, n, inner, out=None, scale=1):
     """Reduce the middle dimension of array x seen as (outer, n, inner), in as many passes as it takes; times scale."""
     name = "sum_neighbours" if name == "sum" and inner == 1 else name
-    knl = kernel(device, "reduce", name, REAL=c_name(x.dtype))
+    knl = reduce_kernel(device, name, x.dtype)
     while True:
         chunks = -(-n // CHUNK) if outer * inner < 1024 else 1  # many results keep the device busy as they are
         last = chunks == 1
@@ -204,7 +209,7 @@ def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     outer, inner = math.prod(before), math.prod(after)
     shape = (*before, *[1 for _ in axes], *after) if keepdim else before + after
     out = empty(x.device, shape, np.dtype(np.int32))
-    knl = kernel(x.device, "reduce", "argmax", REAL=c_name(x.dtype))
+    knl = reduce_kernel(x.device, "argmax", x.dtype)
     n = x.size // (outer * inner)
     launch(x.device, knl, (inner, outer), (1, 64), x.array, out, outer, n, inner, flops=outer * (n - 1) * inner)
     return Tensor(out, x.device)
