@@ -82,11 +82,11 @@ def convolution(rng):
     assert_close(dx.get(), t[0].grad.numpy(), 1e-5, "image")
     assert_close(dw.get(), t[1].grad.numpy(), 1e-5, "filters")
     if device.kind == "CPU":
-        pooled_by_tiles(rng, device, images, filters, bias, geo, convolve_and_pool(x, w, b))
+        pooled_by_tiles(device, images, filters, bias, geo, convolve_and_pool(x, w, b))
 
 
-def pooled_by_tiles(rng, device, images, filters, bias, geo, want):
-    """Forward and back to the filters by conv_tiles.cl, whatever form the sizes would get."""
+def pooled_by_tiles(device, images, filters, bias, geo, want):
+    """By conv_tiles.cl, whatever form the sizes would get."""
     v, dtype = gemm.vector_width(device, images.dtype), images.dtype
     y, winner = (program.empty(device, want.shape, kind) for kind in (dtype, np.int32))
     tiles = conv.Tiling("float", v, **conv.tile_candidates(device, 2)[0], KW=2, SX=1, DX=1, POOL=2)
@@ -94,13 +94,6 @@ def pooled_by_tiles(rng, device, images, filters, bias, geo, want):
         patch.setattr(conv, "tiling", lambda *_: tiles)
         conv.forward_tiles(device, images, filters, bias, geo, y, 2, winner)
     assert_close(y.get(), want, 1e-5, "pooled")
-    slopes, spread = numbers(rng, *want.shape), np.zeros((*want.shape[:2], geo.OH * geo.OW))
-    np.put_along_axis(spread, winner.get().reshape(*want.shape[:2], -1), slopes.reshape(*want.shape[:2], -1), 2)
-    unpooled = clnn.tensor(spread.reshape(*want.shape[:2], geo.OH, geo.OW)).array
-    dw = program.empty(device, filters.shape, dtype)
-    conv.backward_weight_tiles(device, images, clnn.tensor(slopes).array, geo, dw, winner)
-    right = conv.backward_weight_plain(device, images, unpooled, geo)
-    assert_close(dw.get(), right.get(), 1e-5, "filters from pooled slopes")
 
 
 def convolution_by_rows(rng):
@@ -128,6 +121,17 @@ def convolution_by_rows(rng):
             dw = program.empty(device, w.shape, dtype)
             conv_rows.backward_weight_rows(device, images, slopes, geo, dw)
             assert_close(dw.get(), conv.backward_weight_plain(device, images, slopes, geo).get(), 1e-5, "filters")
+
+
+def convolution_of_winners(rng):
+    """Vectors of neighbours in a row, and of channels."""
+    for channels in (1, 9):
+        x, w, b = numbers(rng, 1, channels, 5, 9), numbers(rng, 3, channels, 3, 4), numbers(rng, 3)
+        check(
+            lambda *t: ops.conv2d_max_pool2d(*t, 1, 0, 1, 1, 2),
+            lambda *v: convolve(*v)[:, :, :2].reshape(1, 3, 1, 2, 3, 2).max((3, 5)),
+            x, w, b,
+        )  # fmt: skip
 
 
 def copy(rng):
@@ -275,9 +279,9 @@ def vector_add(rng):
 # family: its exercise
 EXERCISES = {
     "activation": activation, "batchnorm": batchnorm, "ceiling": ceiling_, "conv": convolution,
-    "conv_rows": convolution_by_rows, "conv_tiles": convolution, "copy": copy, "dropout": dropout,
-    "elementwise": elementwise, "gemm": gemm_, "hinge": hinge, "local": local, "norm": norm, "optim": optimiser,
-    "pool": pool, "reduce": reduce, "softmax": softmax, "tally": tally_, "vector_add": vector_add,
+    "conv_rows": convolution_by_rows, "conv_tiles": convolution, "conv_winners": convolution_of_winners, "copy": copy,
+    "dropout": dropout, "elementwise": elementwise, "gemm": gemm_, "hinge": hinge, "local": local, "norm": norm,
+    "optim": optimiser, "pool": pool, "reduce": reduce, "softmax": softmax, "tally": tally_, "vector_add": vector_add,
 }  # fmt: skip
 
 

@@ -10,7 +10,6 @@
 //   spread_taps    the gradient of images without border or stride: whole planes, tap after tap, so that it need not
 //                  compute on the border of zeros that the result's gradient would get
 //   pack_channels  the result's gradient, WIDTH filters side by side
-//   pack_winners   the same straight from the gradient of max pooled results
 //   weight_tiles   the gradient of the filters: a tile of one row of taps by WIDTH filters
 //
 // Why it is fast: a vector holds V filters, so a pixel is loaded once for WIDTH products and a vector of filters
@@ -256,22 +255,6 @@ __kernel void pack_channels(__global const REAL *g, __global REAL *out, int filt
     for (int o = from; o < to; o++)
         for (int j = 0; j < WIDTH; j++)
             out[o * WIDTH + j] = j < count ? g[j * positions + o] : 0;
-}
-
-// The same from the gradients g[N][F][windows] of a max pooling, each of which goes to its winner's position
-__kernel void pack_winners(
-    __global const REAL *g, __global const int *winner, __global REAL *out, int filters, int positions, int windows)
-{
-    int block = get_global_id(0), batch = get_global_id(1), blocks = get_global_size(0);
-    int count = filters - block * WIDTH < WIDTH ? filters - block * WIDTH : WIDTH;
-    out += (size_t)(batch * blocks + block) * positions * WIDTH;
-    g += (size_t)(batch * filters + block * WIDTH) * windows;
-    winner += (size_t)(batch * filters + block * WIDTH) * windows;
-    for (int i = 0; i < positions * WIDTH; i++)
-        out[i] = 0;
-    for (int j = 0; j < count; j++)
-        for (int q = 0; q < windows; q++)
-            out[winner[j * windows + q] * WIDTH + j] = g[j * windows + q];
 }
 
 // dw[part][F][C / groups][KH][KW]: the sum over images part * share .. (part + 1) * share - 1

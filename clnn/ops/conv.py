@@ -1,7 +1,7 @@
 """Two-dimensional convolution. ``forward``, ``backward_data`` and ``backward_weight`` are the one place where it
 is computed. Each comes in several forms: ``*_plain`` spells out the definition, ``*_tiles`` (conv_tiles.cl) and
 ``*_rows`` (conv_rows.py) are for CPUs, ``*_unfolded`` (conv.cl and gemm.cl) for all other devices and for what those
-are not made for.
+are not made for. (conv_winners.py computes the way back behind max pooling.)
 """
 
 import math
@@ -130,7 +130,6 @@ CONSTANTS = {
     "pad_rows": ("REAL",),
     "pack_filters": FILTERS,
     "pack_channels": FILTERS,
-    "pack_winners": FILTERS,
     "weight_tiles": FILTERS + TAPS,
     "order_filters": ("REAL", *TAPS),
     "spread_taps": FILTERS + TAPS + ("ROW",),
@@ -383,22 +382,15 @@ def backward_weight_unfolded(device, x, g, geo, out):
         )  # fmt: skip
 
 
-def backward_weight_tiles(device, x, g, geo, out, winner=None):
+def backward_weight_tiles(device, x, g, geo, out):
     """The gradient by the filters, a row of taps at a time. The images are shared out so that all cores work, and a
-    share's gradients stay in a core's cache from one row of taps to the next.
-
-    With ``winner``, g is the gradient of max pooled results and ``winner`` the place of each in its plane.
-    """
+    share's gradients stay in a core's cache from one row of taps to the next."""
     tiles, groups = weighing(device, x.dtype, geo), geo.groups
     filters, count = geo.F // groups, x.shape[0]
     blocks, positions = -(-filters // tiles.width), geo.OH * geo.OW
     packed = empty(device, (count * groups * blocks * positions * tiles.width,), g.dtype)
-    if winner is None:
-        size = (-(-positions // 16), blocks, count * groups)
-        launch(device, tiles.kernel(device, "pack_channels"), size, (1, 1, 1), g, packed, filters, positions)
-    else:
-        pack, windows = tiles.kernel(device, "pack_winners"), g.shape[2] * g.shape[3]
-        launch(device, pack, (blocks, count * groups), (1, 1), g, winner, packed, filters, positions, windows)
+    size = (-(-positions // 16), blocks, count * groups)
+    launch(device, tiles.kernel(device, "pack_channels"), size, (1, 1, 1), g, packed, filters, positions)
     rows = padded_rows(device, x, geo, tiles)
     strips = geo.C // groups * geo.KH
     busy, cached = 4 * device.cores / (strips * blocks * groups), packed.nbytes / (blocks * groups * SHARE_BYTES)
@@ -418,23 +410,13 @@ def backward_weight_tiles(device, x, g, geo, out, winner=None):
 def backward_weight(device, x, g, geo, out=None):
     """The gradient by the filters."""
     out = empty(device, (geo.F, geo.C // geo.groups, geo.KH, geo.KW), x.dtype) if out is None else out
-    if not by_rows_of_taps(device, geo):
+    if device.kind != "CPU" or geo.KW == 1:  # a single tap would give a tile too few sums
         backward_weight_unfolded(device, x, g, geo, out)
     elif weighing(device, x.dtype, geo).FORM == "conv_rows":
         backward_weight_rows(device, x, g, geo, out)
     else:
         backward_weight_tiles(device, x, g, geo, out)
     return out
-
-
-def by_rows_of_taps(device, geo: Geometry) -> bool:
-    """Whether the filters' gradient is computed without unfolding: a single tap would give a tile too few sums."""
-    return device.kind == "CPU" and geo.KW > 1
-
-
-def packs_winners(device, dtype, geo: Geometry) -> bool:
-    """Whether ``backward_weight_tiles``, which can read a max pooled gradient, is the form to use."""
-    return by_rows_of_taps(device, geo) and weighing(device, dtype, geo).FORM == "conv_tiles"
 
 
 class Conv2dFunction(Function):

@@ -12,15 +12,13 @@ from .conv import (
     Conv2dFunction,
     Geometry,
     backward_data,
-    backward_weight,
-    backward_weight_tiles,
     conv2d,
     forward_tiles,
     geometry,
-    packs_winners,
     pair,
     tile_candidates,
 )
+from .conv_winners import backward_data_winners, backward_weight_winners, spreading_winners
 from .elementwise import as_real
 from .gemm import operands
 from .reduce import reduce_axes
@@ -118,15 +116,15 @@ class ConvMaxPool(Pool, Conv2dFunction):
     def backward(self, grad):
         device, geo, dx, dw, db = self.device, self.geo, None, None, None
         grad = fused_backward(device, self.activation, self.y, grad)
-        packs = packs_winners(device, self.x.dtype, geo)
-        unpooled = self.spread(grad, self.winner) if self.needs[0] or not packs else None
         if self.needs[0]:
-            dx = backward_data(device, unpooled, self.w, geo, out=self.grad_array(0))
-        if self.needs[1] and packs:
+            dx = self.grad_array(0)
+            if spread := spreading_winners(device, grad.dtype, geo):
+                backward_data_winners(device, grad, self.winner, self.w, geo, spread, dx)
+            else:
+                backward_data(device, self.spread(grad, self.winner), self.w, geo, dx)
+        if self.needs[1]:
             dw = self.grad_array(1)
-            backward_weight_tiles(device, self.x, grad, geo, dw, self.winner)
-        elif self.needs[1]:
-            dw = backward_weight(device, self.x, unpooled, geo, out=self.grad_array(1))
+            backward_weight_winners(device, self.x, grad, self.winner, geo, dw)
         if len(self.needs) > 2 and self.needs[2]:  # the pooled gradients add up to the same and are fewer
             db = reduce_axes(device, "sum", grad, (0, 2, 3), out=self.grad_array(2))
         return (dx, dw, db)[: len(self.needs)]
