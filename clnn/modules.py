@@ -210,8 +210,8 @@ class Sequential(Module):
     """Modules one after another, named "0", "1", ...
 
     A ``Linear`` or ``Conv2d`` and the ReLU, Tanh or Sigmoid behind it are computed in one launch, and on a CPU so is
-    a convolution with the activation and max pooling behind it. Modules with hooks are left as they stand. Raises
-    DTypeError for what is no module.
+    a convolution with max pooling and an activation behind it, in either order. Modules with hooks are left as they
+    stand. Raises DTypeError for what is no module.
     """
 
     def __init__(self, *modules: Module):
@@ -224,15 +224,16 @@ class Sequential(Module):
             setattr(self, str(i), module)
 
     def forward(self, x):
-        modules, i = [*self, None, None], 0
-        while (layer := modules[i]) is not None:
-            activation, pool = modules[i + 1 : i + 3]
-            if not _fusable(layer, activation):
-                x, i = layer(x), i + 1
-            elif _poolable(layer, pool):
-                x, i = layer.forward_pooled(x, pool.kernel_size, ACTIVATIONS[type(activation)]), i + 3
+        modules, i = list(self), 0
+        while i < len(modules):
+            layer, (count, activation, pool) = modules[i], _fusion(modules[i : i + 3])
+            if count == 1:
+                x = layer(x)
+            elif pool is None:
+                x = layer.forward(x, activation)
             else:
-                x, i = layer.forward(x, ACTIVATIONS[type(activation)]), i + 2
+                x = layer.forward_pooled(x, pool, activation)
+            i += count
         return x
 
     def __iter__(self):
@@ -246,11 +247,21 @@ class Sequential(Module):
         return type(self)(*chosen) if isinstance(i, slice) else chosen
 
 
-def _fusable(layer, activation) -> bool:
-    """Whether a layer can apply the activation behind it. Not isinstance: a subclass may compute something else."""
-    if type(activation) not in ACTIVATIONS or type(layer) not in (Linear, Conv2d):
-        return False
-    return not (layer.__dict__.get("_hooks") or activation.__dict__.get("_hooks"))
+def _fusion(modules: list) -> tuple[int, str | None, int | None]:
+    """How many of these modules the first can compute in one launch, the activation among them and the pooling's size.
+    Types, not isinstance: a subclass may compute something else."""
+    layer, *behind = modules
+    count, activation, pool = 1, None, None
+    if type(layer) in (Linear, Conv2d) and not layer.__dict__.get("_hooks"):
+        for module in behind:
+            if activation is None and type(module) in ACTIVATIONS and not module.__dict__.get("_hooks"):
+                activation = ACTIVATIONS[type(module)]
+            elif pool is None and _poolable(layer, module):
+                pool = module.kernel_size
+            else:
+                break
+            count += 1
+    return count, activation, pool
 
 
 def _poolable(layer, pool) -> bool:

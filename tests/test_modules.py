@@ -1,5 +1,7 @@
 """Modules: what they compute, their parameters, names, states and hooks."""
 
+import functools
+
 import numpy as np
 import pytest
 from helpers import assert_close, dtypes, generator, numbers
@@ -156,19 +158,35 @@ def pooled_net(pool, activation, **options):
     nn.MaxPool2d(2), nn.MaxPool2d(3), nn.MaxPool2d(5), nn.MaxPool2d(1), nn.MaxPool2d(3, 2), nn.MaxPool2d((2, 3)),
     nn.MaxPool2d(2, padding=1), nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(2, dilation=2), nn.AvgPool2d(2),
 ])  # fmt: skip
-def test_pooling_before_the_activation_changes_nothing(pool, activation):
-    """Sequential's short cut for convolution, activation and pooling: the values and all gradients."""
-    net = pooled_net(pool, activation, stride=(1, 2), padding=1)
+def test_what_sequential_computes_in_one_launch(pool, activation):
+    """Convolution, activation and pooling, in either order, or one of the two: the values and all gradients."""
+    conv = pooled_net(pool, activation, stride=(1, 2), padding=1)[0]
     x = numbers(generator(8), 3, 2, 11, 14)
-    found = []
-    for compute in (net, lambda t: pool(activation(net[0](t)))):
-        t = clnn.tensor(x, requires_grad=True)
-        y = compute(t)
-        y.backward(clnn.tensor(numbers(generator(9), *y.shape)))
-        found.append([y.numpy(), t.grad.numpy(), net[0].weight.grad.numpy(), net[0].bias.grad.numpy()])
-        net.zero_grad()
-    for got, want in zip(*found, strict=True):
-        assert_close(got, want, 1e-6, "sequential")
+    for behind in ([activation, pool], [pool, activation], [pool], [pool, activation, nn.Tanh(), nn.ReLU()]):
+        net, found = nn.Sequential(conv, *behind), []
+        for compute in (net, functools.partial(functools.reduce, lambda t, module: module(t), net)):
+            t = clnn.tensor(x, requires_grad=True)
+            y = compute(t)
+            y.backward(clnn.tensor(numbers(generator(9), *y.shape)))
+            found.append([y.numpy(), t.grad.numpy(), conv.weight.grad.numpy(), conv.bias.grad.numpy()])
+            net.zero_grad()
+        for got, want in zip(*found, strict=True):
+            assert_close(got, want, 1e-6, "sequential")
+
+
+def test_launches_of_a_sequential(device, monkeypatch):
+    monkeypatch.setattr(device, "kind", "CPU")
+    x = clnn.tensor(numbers(generator(7), 2, 2, 9, 9))
+    for behind, launches in (
+        ([nn.ReLU(), nn.MaxPool2d(2)], 1), ([nn.MaxPool2d(2), nn.ReLU()], 1), ([nn.MaxPool2d(2)], 1),
+        ([nn.MaxPool2d(2), nn.ReLU(), nn.ReLU()], 2), ([nn.MaxPool2d(2), nn.MaxPool2d(2)], 2),
+        ([nn.ReLU(), nn.ReLU(), nn.MaxPool2d(2)], 3), ([nn.AvgPool2d(2), nn.ReLU()], 3),
+    ):  # fmt: skip
+        net = nn.Sequential(nn.Conv2d(2, 5, 3), *behind)
+        with clnn.profile() as p:
+            net(x)
+        packing = ("pad_planes", "pad_rows", "pack_filters")
+        assert sum(launch.kernel not in packing for launch in p.launches) == launches, behind
 
 
 def test_modules_of_one_s_own_are_called_in_sequential():
@@ -186,9 +204,10 @@ def test_modules_of_one_s_own_are_called_in_sequential():
 
     x = clnn.tensor(numbers(generator(10), 2, 1, 8, 8))
     for parts in ((Doubled, nn.Tanh, nn.MaxPool2d), (nn.Conv2d, Shifted, nn.MaxPool2d), (nn.Conv2d, nn.Tanh, Halved)):
-        net = nn.Sequential(parts[0](1, 3, 3), parts[1](), parts[2](2))
-        want = net[2](net[1](net[0](x)))
-        np.testing.assert_array_equal(net(x).numpy(), want.numpy())
+        layer, activation, pool = parts[0](1, 3, 3), parts[1](), parts[2](2)
+        for net in (nn.Sequential(layer, activation, pool), nn.Sequential(layer, pool, activation)):
+            want = net[2](net[1](net[0](x)))
+            np.testing.assert_array_equal(net(x).numpy(), want.numpy())
 
 
 # What they are made of
