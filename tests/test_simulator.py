@@ -156,8 +156,20 @@ def copy_by_kernel(target, origin):
     ops.copy.scatter(clnn.device(), origin, target, program.strides_of(origin.shape))
 
 
-def run_family(family, plant=None):
-    """In the simulator: a family's exercise in both forms; ``plant`` is (right, wrong) text of its source."""
+def small_layer(rng):
+    x, w, b = [clnn.tensor(rng.random(size), requires_grad=True) for size in ((3, 5), (4, 5), (4,))]
+    ops.linear(x, w, b).sum().backward()
+    b.grad.numpy()  # waits for the kernels
+
+
+def packed_product(rng):
+    ops.gemm.SMALL = 0
+    (clnn.tensor(rng.random((17, 5))) @ clnn.tensor(rng.random((5, 23)))).numpy()
+
+
+def run_family(family, plant=None, exercise=None):
+    """In the simulator: a family's exercise, or that function of this file, in both forms; ``plant`` is (right, wrong)
+    text of its source."""
     if plant:
         whole = program.source
         program.source = lambda name: whole(name).replace(*plant) if name == family else whole(name)
@@ -169,12 +181,12 @@ def run_family(family, plant=None):
         # Memory of the exact size: the pool's is rounded up.
         device.allocate = lambda nbytes, on=device: cl.Buffer(on.context, cl.mem_flags.READ_WRITE, nbytes)
         with clnn.use_device(device):
-            EXERCISES[family](generator(1))
+            (globals()[exercise] if exercise else EXERCISES[family])(generator(1))
 
 
-def simulate(family, plant=None):
+def simulate(family, plant=None, exercise=None):
     with Simulator(seconds=240) as s:
-        return s.call(f"{__name__}:run_family", family=family, plant=plant)
+        return s.call(f"{__name__}:run_family", family=family, plant=plant, exercise=exercise)
 
 
 @needs_oclgrind
@@ -186,13 +198,13 @@ def test_every_kernel_of_the_package(family):
 
 
 @needs_oclgrind
-@pytest.mark.parametrize("family, right, wrong, kind, name", [
-    ("vector_add", "if (i < n)", "", "bounds", "vector_add"),
-    ("gemm", "barrier(CLK_LOCAL_MEM_FENCE);  // all have written", "// all have written", "race", "gemm_groups"),
-    ("gemm", "REAL sum = bias ? bias[j] : 0;", "REAL sum;", "uninitialised", "gemm_plain"),
-    ("gemm", "if (row < N && k <= K)", "if (k <= K)", "bounds", "linear_backward"),
+@pytest.mark.parametrize("family, exercise, right, wrong, kind, name", [
+    ("vector_add", None, "if (i < n)", "", "bounds", "vector_add"),
+    ("gemm", "packed_product", "barrier(CLK_LOCAL_MEM_FENCE);  // all have w", "// all have w", "race", "gemm_groups"),
+    ("gemm", "small_layer", "REAL sum = bias ? bias[j] : 0;", "REAL sum;", "uninitialised", "gemm_plain"),
+    ("gemm", "small_layer", "if (row < N && k <= K)", "if (k <= K)", "bounds", "linear_backward"),
 ])  # fmt: skip
-def test_faults_planted_in_the_package(family, right, wrong, kind, name):
+def test_faults_planted_in_the_package(family, exercise, right, wrong, kind, name):
     assert right in program.source(family)
-    report = simulate(family, (right, wrong))
+    report = simulate(family, (right, wrong), exercise)
     assert kind in {finding.kind for finding in report.findings if finding.kernel == name}, str(report)

@@ -27,8 +27,10 @@ How it is measured: each contestant's result is held against NumPy's in float64 
 then all take turns on the same data with the same number of threads, after warming up, and the times are medians.
 A peer's column says how many times as long as clnn it takes: above 1 clnn is faster. It is the median over the rounds
 of the ratio within one round, so that a change of the machine's load or clock meets both sides. "Of ceiling" is the
-least time that the device's measured arithmetic and memory would allow, divided by clnn's time. "Training" is a full
-step of SGD with momentum and weight decay, "inference" a forward pass; the batch lies in the device's memory.
+least time that the device's measured arithmetic and memory would allow, divided by clnn's time; the arithmetic is that
+of the layers' definitions, though in training clnn leaves out the products with the zeros behind max pooling.
+"Training" is a full step of SGD with momentum and weight decay, "inference" a forward pass; the batch lies in the
+device's memory.
 """
 
 
