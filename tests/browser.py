@@ -141,12 +141,13 @@ class Visit:
     """A reader's visit to one notebook: opened, run, saved, each step taken on the page as a reader takes it.
 
     ``stored`` and ``saved`` are the notebook's file before and after, ``opened`` and ``ran`` what each code cell shows,
-    ``formulas`` those that are not set. ``patience`` is how many seconds a picture may take.
+    ``formulas`` those that are not set. ``patience`` is how many seconds a picture may take. The page is photographed
+    into ``pictures``, where that is a folder.
     """
 
     patience = 20
 
-    def __init__(self, page, lab: Lab, name: str, pictures: Path):
+    def __init__(self, page, lab: Lab, name: str, pictures: Path | None):
         self.page, self.lab, self.file, self.pictures = page, lab, lab.root / name, pictures
         page.set_default_timeout(180_000)
         page.goto(f"{lab.url}/lab/tree/{name}?reset&token={lab.token}")
@@ -183,7 +184,8 @@ class Visit:
         self._choose("File", "Save Notebook$")  # so that the file tells what the kernel sent
         self.page.wait_for_selector(".jp-mod-current.jp-mod-dirty", state="detached")
         self.saved = nbformat.read(self.file, as_version=4)
-        self.photograph()
+        if self.pictures:
+            self.photograph()
 
     def photograph(self) -> None:
         """The page from top to bottom, as pictures."""

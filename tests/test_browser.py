@@ -2,8 +2,8 @@
 The exercises are solved, and must be found right: so a page is run once for both.
 
 Needs a Chromium of the system (nothing is downloaded; ``CLNN_CHROMIUM`` names another) and pip's playwright, and is
-skipped without, but with ``CLNN_REQUIRE_BROWSER=1`` it fails. Pictures of the pages go to ``CLNN_SCREENSHOTS``, else
-into pytest's temporary folder.
+skipped without, but with ``CLNN_REQUIRE_BROWSER=1`` it fails. Pictures of the pages go to the folder that
+``CLNN_SCREENSHOTS`` names, if it does.
 """
 
 import ast
@@ -56,10 +56,12 @@ def jupyterlab(browser, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def open_notebook(browser, jupyterlab, tmp_path_factory):
+def open_notebook(browser, jupyterlab):
     """Open a notebook by its name, in a page of its own, and close the one before."""
-    pictures = Path(os.environ.get("CLNN_SCREENSHOTS") or tmp_path_factory.mktemp("pictures"))
-    pictures.mkdir(parents=True, exist_ok=True)
+    folder = os.environ.get("CLNN_SCREENSHOTS")
+    pictures = Path(folder) if folder else None
+    if pictures:
+        pictures.mkdir(parents=True, exist_ok=True)
 
     def visit(name):
         for context in browser.contexts:

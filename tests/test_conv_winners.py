@@ -53,7 +53,7 @@ def agree(rng, count, geo, pool, dtype):
     size=st.sampled_from([(11, 16), (14, 12)]), taps=st.sampled_from([(1, 1), (2, 5), (5, 2), (3, 6)]),
     geometry=GEOMETRIES, pool=st.integers(2, 3), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_gradients_from_winners(count, channels, filters, size, taps, geometry, pool, seed):
     groups = geometry["groups"]
     shapes = (count, channels * groups, *size), (filters * groups, channels, *taps)
@@ -73,10 +73,8 @@ def test_every_width_of_vectors(device, monkeypatch, vector_bytes):
     tried = set()
     for shape, filters, padding in (
         ((9, 1, 28, 27), (5, 1, 5, 5), 0), ((2, 3, 23, 19), (4, 3, 3, 4), 1), ((3, 20, 12, 13), (7, 20, 5, 5), 0),
-        ((2, 40, 9, 9), (3, 40, 3, 3), 1), ((2, 18, 21, 30), (2, 18, 11, 11), 0),
     ):  # fmt: skip
-        for dtype in dtypes():
-            tried.add(agree(generator(1), shape[0], conv.geometry(shape, filters, 1, padding), 2, dtype))
+        tried.add(agree(generator(1), shape[0], conv.geometry(shape, filters, 1, padding), 2, np.float32))
     assert {(False, True), (False, False) if vector_bytes == 16 else (True, False)} <= tried
 
 

@@ -41,7 +41,7 @@ def products(rng, dtype, m, n, k, *, ta=False, tb=False, batch=1, bias=False):
     bias=st.booleans(),
     seed=seeds,
 )
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_fast_plain_and_numpy_agree(form, m, n, k, batch, ta, tb, bias, seed):
     for dtype in dtypes():
         rng = generator(seed)
@@ -189,7 +189,7 @@ ACTIVATIONS = {
     rows=sides, inputs=sides, outputs=sides, activation=st.sampled_from(list(ACTIVATIONS)),
     wanted=st.tuples(*[st.booleans()] * 3), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_products_too_small_to_pack(form, monkeypatch, rows, inputs, outputs, activation, wanted, seed):
     """The plain kernels in place of the fast one, up to their limit and no farther."""
     monkeypatch.setattr(gemm, "SMALL", rows * inputs * outputs)

@@ -64,7 +64,7 @@ def mean(count_include_pad):
     window=windows, ceil_mode=st.booleans(), planes=st.sampled_from([(1, 1), (2, 3), (1, 5)]), height=sizes,
     width=sizes, seed=seeds,
 )  # fmt: skip
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_max_pool2d(form, window, ceil_mode, planes, height, width, seed):
     if window == WINDOWS[7]:
         height += 2  # its dilated window is 5 high
@@ -76,7 +76,7 @@ def test_max_pool2d(form, window, ceil_mode, planes, height, width, seed):
     window=st.sampled_from(AVERAGED), ceil_mode=st.booleans(), count_include_pad=st.booleans(),
     planes=st.sampled_from([(1, 1), (2, 3), (1, 5)]), height=sizes, width=sizes, seed=seeds,
 )  # fmt: skip
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_avg_pool2d(form, window, ceil_mode, count_include_pad, planes, height, width, seed):
     x = numbers(generator(seed), *planes, height, width)
     check(
@@ -261,6 +261,7 @@ def adaptive(x, out):
     planes=st.sampled_from([(1, 1), (2, 3), (1, 5)]), size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     out=st.tuples(st.integers(1, 11), st.integers(1, 11)), seed=seeds,
 )  # fmt: skip
+@settings(max_examples=12)
 def test_adaptive_avg_pool2d(form, planes, size, out, seed):
     """Sizes that divide and sizes that do not; more windows than pixels, too."""
     x = numbers(generator(seed), *planes, *size)
