@@ -141,29 +141,34 @@ __kernel void gemm_strips(
             c[(size_t)r * N + j] = ACTIVATION(sum[r][j]);
 }
 
-// panels[batch][panel][k][COLUMNS]: columns past N are zero, so the product needs no test for the edge. One work-item
+// panels[batch][panel][k][width]: columns past N are zero, so the product needs no test for the edge. One work-item
 // copies `deep` rows of `run` panels: reading on where it stands is several times as fast as starting anew.
 __kernel void gemm_pack(
     __global const REAL *b, int b_batch, int b_row, int b_col,
-    __global REAL *panels, int N, int K, int deep, int run)
+    __global REAL *panels, int N, int K, int width, int deep, int run)
 {
     int k0 = get_global_id(0) * deep, first = get_global_id(1) * run, batch = get_global_id(2);
-    int count = (N + COLUMNS - 1) / COLUMNS, k1 = k0 + deep < K ? k0 + deep : K;
+    int count = (N + width - 1) / width, k1 = k0 + deep < K ? k0 + deep : K;
     for (int panel = first; panel < first + run && panel < count; panel++) {
-        int wide = N - panel * COLUMNS < COLUMNS ? N - panel * COLUMNS : COLUMNS;
-        __global const REAL *from = b + (size_t)batch * b_batch + panel * COLUMNS * b_col;
-        __global REAL *to = panels + ((size_t)batch * count + panel) * K * COLUMNS;
-        if (b_col == 1 && wide == COLUMNS) {
+        int wide = N - panel * width < width ? N - panel * width : width;
+        __global const REAL *from = b + (size_t)batch * b_batch + panel * width * b_col;
+        __global REAL *to = panels + ((size_t)batch * count + panel) * K * width;
+        if (b_col == 1 && wide == COLUMNS && width == COLUMNS)
             for (int k = k0; k < k1; k++)
                 for (int j = 0; j < COLUMNS; j++)  // of fixed length: the compiler makes vectors of it
                     to[k * COLUMNS + j] = from[k * b_row + j];
-        } else
-            for (int j = 0; j < COLUMNS; j++)
+        else if (b_col == 1 && wide == ROWS && width == ROWS)
+            for (int k = k0; k < k1; k++)
+                for (int j = 0; j < ROWS; j++)
+                    to[k * ROWS + j] = from[k * b_row + j];
+        else
+            for (int j = 0; j < width; j++)
                 for (int k = k0; k < k1; k++)
-                    to[k * COLUMNS + j] = j < wide ? from[k * b_row + j * b_col] : 0;
+                    to[k * width + j] = j < wide ? from[k * b_row + j * b_col] : 0;
     }
 }
 
+#if COLUMNS != 64  // there the compiler would be busy with it for nothing
 // C[batch] (M x N) = or += sum over `blocks` of A[batch % a_batches][block] (M x K) * panels[batch][block].
 // A second loop over blocks lets the sum run over images, too, as the weight gradient of a convolution does.
 // One of c_row and c_col is 1: C is stored by rows or, transposed, by columns. A stands row after row (a_row = K,
@@ -257,7 +262,7 @@ __kernel void gemm_panels(
                 c[r * c_row + j] = out[r][j];
 }
 
-#if COLUMNS == 64
+#else
 #define DEEP 16        // steps of k between two exchanges
 #define EACH (ROWS / 16)  // rows of C that a work-item computes
 #define VECTOR4 JOIN(REAL, 4)

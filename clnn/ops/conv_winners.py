@@ -116,7 +116,7 @@ def backward_data_winners(device, g, winner, w, geo, spread, out):
     blocks, runs = -(-channels // spread.V), -(-geo.KH // spread.ROWS)
     start = empty(device, (batch * (positions + 2),), np.dtype(np.int32))
     filter, grad = empty(device, g.shape, np.dtype(np.int32)), empty(device, g.shape, g.dtype)
-    knl = kernel(device, "conv_winners", "sort_winners", REAL=c_name(g.dtype))
+    knl = kernel(device, "conv_winners", "sort_winners", REAL=c_name(g.dtype), V=spread.V)
     launch(device, knl, (batch,), (1,), g, winner, start, filter, grad, batch, filters, windows, positions, pitch)
     ordered = empty(device, (geo.groups * blocks * runs * filters * pitch,), w.dtype)
     knl = winners_kernel(device, "order_taps", w.dtype, geo, **asdict(spread))

@@ -75,8 +75,9 @@ def columns(device, dtype) -> int:
 
 
 @finder("gemm")
-def gemm_kernel(device, dtype, activation=None, rows=16, width=None):
-    sizes = {"ROWS": rows, "V": vector_width(device, dtype), "COLUMNS": width or columns(device, dtype)}
+def gemm_kernel(device, dtype, activation=None, rows=None):
+    rows = rows or (heights(device)[0] if device.kind == "CPU" else 64)  # for which it is compiled anyway
+    sizes = {"ROWS": rows, "V": vector_width(device, dtype), "COLUMNS": columns(device, dtype)}
     return {"REAL": c_name(dtype), **sizes, **fused(activation, dtype)}
 
 
@@ -128,9 +129,9 @@ def pack(device, b, n, k, transposed, batch, rows=None):
     panels = empty(device, (batch, count, k, width), b.dtype)
     b_row, b_col = (1, k) if transposed else (n, 1)
     deep, run = (1, 1) if device.kind != "CPU" else (16, 1 if transposed else 16)
-    knl = gemm_kernel(device, "gemm_pack", b.dtype, None, 16, width)
+    knl = gemm_kernel(device, "gemm_pack", b.dtype, None, rows)
     size = (-(-k // deep), -(-count // run), batch)
-    launch(device, knl, size, (1, 1, 1), b, k * n, b_row, b_col, panels, n, k, deep, run)
+    launch(device, knl, size, (1, 1, 1), b, k * n, b_row, b_col, panels, n, k, width, deep, run)
     return panels
 
 
