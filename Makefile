@@ -38,7 +38,7 @@ lab: venv ## open JupyterLab on the course (ARGS=--no-browser on a remote machin
 test: venv ## check style, run the tests, run every notebook and compare its outputs (ARGS="-k conv" picks tests)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(INLINE) $(PY) -m pytest -p no:cacheprovider --numprocesses=2 --dist=loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-cell-timeout=300 $(ARGS) $(wildcard course) tests
+	$(INLINE) $(PY) -m pytest -p no:cacheprovider --numprocesses=2 --dist=loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-cell-timeout=300 $(ARGS) tests $(wildcard course)
 
 course: venv ## run every notebook without a browser, as HTML pages in build/course (CLNN_FULL=1: the long form)
 	@test -n '$(NOTEBOOKS)' || { echo 'clnn: no notebook in course/' >&2; exit 1; }

@@ -35,7 +35,7 @@ def normalised(x, size, alpha=1e-4, beta=0.75, k=1.0):
     places=st.sampled_from([(1,), (7,), (3, 2), (1, 5), (2, 1, 3)]), alpha=st.sampled_from([0.7, 2.0]),
     beta=st.sampled_from([0.75, 0.5, 1.3]), k=st.sampled_from([1.0, 2.0, 0.6]), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_local_response_norm(form, size, count, channels, places, alpha, beta, k, seed):
     """Even and odd sizes, sizes beyond the channels, and any number of dimensions."""
     x, settings = numbers(generator(seed), count, channels, *places), (size, alpha, beta, k)
@@ -95,7 +95,7 @@ def normalised2d(x, size, alpha=1e-4, beta=0.75, k=1.0):
     width=st.integers(1, 7), alpha=st.sampled_from([0.7, 2.0]), beta=st.sampled_from([0.75, 0.5, 1.3]),
     k=st.sampled_from([1.0, 2.0, 0.6]), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_local_response_norm2d(form, size, planes, height, width, alpha, beta, k, seed):
     """Even and odd sizes, and windows larger than the map."""
     x, settings = numbers(generator(seed), *planes, height, width), (size, alpha, beta, k)

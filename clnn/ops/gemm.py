@@ -76,7 +76,7 @@ def columns(device, dtype) -> int:
 
 @finder("gemm")
 def gemm_kernel(device, dtype, activation=None, rows=None):
-    rows = rows or (heights(device)[0] if device.kind == "CPU" else 64)  # for which it is compiled anyway
+    rows = rows or (heights(device)[0] if device.kind == "CPU" else 32)  # for which it is compiled anyway
     sizes = {"ROWS": rows, "V": vector_width(device, dtype), "COLUMNS": columns(device, dtype)}
     return {"REAL": c_name(dtype), **sizes, **fused(activation, dtype)}
 
