@@ -194,12 +194,12 @@ def finder(family: str):
 
     def decorate(defines):
         def find(device: Device, name: str, *key) -> cl.Kernel:
+            if replacements:
+                return kernel(device, family, name, **defines(device, *key))
             place = (family, name, device.kind, device.vector_bytes, *key)
-            found = None if replacements else device.found.get(place)
+            found = device.found.get(place)
             if found is None:
-                found = kernel(device, family, name, **defines(device, *key))
-                if not replacements:
-                    device.found[place] = found
+                found = device.found[place] = kernel(device, family, name, **defines(device, *key))
             return found
 
         return wraps(defines)(find)

@@ -1,6 +1,9 @@
 """Comparing an operation's values and gradients with an independent reference, and data to do it on."""
 
+import warnings
+
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 import clnn
@@ -16,6 +19,16 @@ STEP = 1e-5
 # Ones, primes, and sizes around the tiles' 16 and 32 columns.
 sides = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 11, 13, 15, 16, 17, 31, 32, 33])
 seeds = st.integers(0, 2**32 - 1)
+
+
+def real_cifar10(reason: str = ""):
+    """CIFAR-10's two parts; where only the stand-in is here the test is skipped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train, test = clnn.data.cifar10()
+    if train.source == "drawn":
+        pytest.skip(f"no CIFAR-10 here{reason}")
+    return train, test
 
 
 def generator(seed) -> np.random.Generator:

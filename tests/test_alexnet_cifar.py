@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from helpers import real_cifar10
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -262,11 +263,7 @@ def test_stand_in_serves_what_the_notebook_needs(monkeypatch, tmp_path):
 def test_shipped_pixels_are_those_of_all_training_photos():
     """course/nets/cifar18_pixels: on a sample of the photos their mean image lies near the mean of all."""
     pixels, about = load_with_metadata(COURSE / "nets" / "cifar18_pixels.safetensors")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        train, _ = clnn.data.cifar10()
-    if train.source == "drawn":
-        pytest.skip("no CIFAR-10 here")
+    train, _ = real_cifar10()
     assert json.loads(about["classes"]) == list(train.classes) and about["net"] == "cifar18"
     assert float(pixels["std"]) == pytest.approx(1 / 255)
     far = np.abs(pixels["mean"] - clnn.data.mean_image(train)).max()
@@ -379,11 +376,7 @@ socket.socket.connect = socket.socket.connect_ex = refused
 @pytest.mark.timeout(900)
 def test_page_holds_without_data_and_network(tmp_path):
     """Every cell prints what is stored, with the stand-in in place of CIFAR-10: no folder, no cache, no network."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        train, _ = clnn.data.cifar10()
-    if train.source == "drawn":
-        pytest.skip("no CIFAR-10 here: the notebook's own run has to hold without")
+    real_cifar10(": the notebook's own run has to hold without")
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "refuse.py").write_text(REFUSE)

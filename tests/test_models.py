@@ -2,12 +2,11 @@
 the layers' own tests, whole nets in test_bench.py."""
 
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import assert_close, generator, numbers
+from helpers import assert_close, generator, numbers, real_cifar10
 
 import clnn
 from clnn import models
@@ -219,11 +218,7 @@ def test_the_trained_net_of_the_course():
     """course/nets/cifar18: the weights give what the history beside them tells, on the photos that are here."""
     nets = Path(__file__).parents[1] / "course" / "nets"
     report = json.loads((nets / "cifar18.json").read_text(encoding="utf-8"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        train, test = clnn.data.cifar10()
-    if train.source == "drawn":
-        pytest.skip("no CIFAR-10 here")
+    train, test = real_cifar10()
     net = models.cifar18()
     net.load_state_dict(clnn.load(nets / "cifar18.safetensors"))
     _, transform = RECIPES["cifar18"].transforms(train)

@@ -70,7 +70,7 @@ __kernel void block_channels(
         int from = inside ? px : WIDE, to = inside ? last : WIDE;
         for (int i = 0; i < from * V; i++)
             out[i] = 0;
-        if (count == V)
+        if (count == V)  // without a test: the compiler makes vectors of them
             for (int i = from; i < to; i++)
 #pragma unroll
                 for (int c = 0; c < V; c++)

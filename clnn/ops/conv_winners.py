@@ -1,6 +1,7 @@
 """The way back of a convolution whose result was max pooled, on CPUs, from the winners alone. pool.py uses it."""
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,9 +24,9 @@ def row_lanes(device, dtype, geo) -> int:
     """The length of the vectors that hold a row of taps, 0 where channels side by side cost less."""
     v, channels = vector_width(device, dtype), geo.C // geo.groups
     lanes = 1 << max(geo.KW - 1, 3).bit_length()
-    by_rows = channels * (LOOSE * geo.KH + AROUND)
-    by_channels = -(-channels // v) * geo.KH * (geo.KW + AROUND)
-    return lanes if geo.dx == 1 and lanes <= v and by_rows < by_channels else 0
+    cost_of_rows = channels * (LOOSE * geo.KH + AROUND)
+    cost_of_channels = -(-channels // v) * geo.KH * (geo.KW + AROUND)
+    return lanes if geo.dx == 1 and lanes <= v and cost_of_rows < cost_of_channels else 0
 
 
 def extent(geo, rows: int) -> tuple[int, int]:
@@ -93,6 +94,7 @@ class Spread:
     DX: int
 
 
+@lru_cache(maxsize=4096)
 def spreading_winners(device, dtype, geo) -> Spread | None:
     """The constants of spread_winners; None where a plane would not fit, or a dense form has less to compute."""
     v, channels = vector_width(device, dtype), geo.C // geo.groups
