@@ -31,16 +31,29 @@ SETTINGS = {  # no pop-up and no request to the outside
     "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
     "@jupyterlab/extensionmanager-extension:plugin": {"enabled": False},
 }
-FOLDERS = {  # nothing of the user's own settings, kernels and signatures
+FOLDERS = {  # nothing of the user's own settings, kernels, signatures and data
     "JUPYTER_CONFIG_DIR": "config",
     "JUPYTER_DATA_DIR": "data",
     "JUPYTER_RUNTIME_DIR": "runtime",
     "JUPYTERLAB_SETTINGS_DIR": "settings",
     "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
     "IPYTHONDIR": "ipython",
+    "XDG_CACHE_HOME": "cache",
+    "REFUSALS": "refusals.txt",
 }
-# The short form of the notebooks, and pictures whatever the caller's shell says of matplotlib.
-UNSET = ("CLNN_FULL", "MPLBACKEND", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_TOKEN")
+# The short form of the notebooks without data, and pictures whatever the caller's shell says of matplotlib.
+UNSET = ("CLNN_DATA", "CLNN_FULL", "CLNN_PHOTO", "MPLBACKEND", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTER_TOKEN")
+REFUSE = """
+import os, socket
+
+def refused(*args, **kwargs):
+    with open(os.environ["REFUSALS"], "a") as file:
+        file.write("asked for the network\\n")
+    raise OSError("the test refuses the network")
+
+socket.create_connection = socket.getaddrinfo = refused
+socket.socket.connect = socket.socket.connect_ex = refused
+"""
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 RUN_MS = 600_000  # for all cells of a notebook
@@ -83,19 +96,27 @@ def is_there() -> bool:
 
 
 class Lab:
-    """A JupyterLab of this Python on a copy of ``course``, all its own files in ``folder``."""
+    """A JupyterLab of this Python on a copy of ``course``, all its own files in ``folder``.
+
+    Its kernels find no data and no network; ``refusals`` is the file that notes when one asks for it.
+    """
 
     def __init__(self, course: Path, folder: Path):
-        self.root, self.log = folder / "course", folder / "log.txt"
+        self.root, self.log, self.refusals = folder / "course", folder / "log.txt", folder / FOLDERS["REFUSALS"]
         shutil.copytree(course, self.root, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
         settings = folder / "config" / "labconfig" / "default_setting_overrides.json"
         settings.parent.mkdir(parents=True)
         settings.write_text(json.dumps(SETTINGS), encoding="utf-8")
+        startup = folder / FOLDERS["IPYTHONDIR"] / "profile_default" / "startup" / "refuse.py"
+        startup.parent.mkdir(parents=True)
+        startup.write_text(REFUSE, encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url, self.token = f"http://127.0.0.1:{port}", secrets.token_hex(16)
         environment = {key: value for key, value in os.environ.items() if key not in UNSET}
+        compiled = Path(environment.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pocl" / "kcache"
+        environment.setdefault("POCL_CACHE_DIR", str(compiled))  # compiled kernels are no data
         environment |= {key: str(folder / name) for key, name in FOLDERS.items()}
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
         command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]

@@ -1,7 +1,6 @@
 """The checks of notebook 06: solutions are right, plausible mistakes are told apart; and what the notebook counts."""
 
 import json
-import os
 import runpy
 import socket
 import subprocess
@@ -356,41 +355,3 @@ def test_saved_nets_name_any_photo_in_a_fresh_process(tmp_path, monkeypatch, ful
             assert list(answer.values()) == pytest.approx(wanted, abs=0.03), photo
         if file.stem == "cifar18":  # an answer that does not look at the photo would not do
             assert max(abs(answers[0][name] - answers[3][name]) for name in classes) > 0.1
-
-
-# The whole page where nothing is to be had
-
-REFUSE = """
-import os, socket
-
-def refused(*args, **kwargs):
-    with open(os.environ["REFUSALS"], "a") as file:
-        file.write("asked for the network\\n")
-    raise OSError("the test refuses the network")
-
-socket.create_connection = socket.getaddrinfo = refused
-socket.socket.connect = socket.socket.connect_ex = refused
-"""
-
-
-@pytest.mark.timeout(900)
-def test_page_holds_without_data_and_network(tmp_path):
-    """Every cell prints what is stored, with the stand-in in place of CIFAR-10: no folder, no cache, no network."""
-    real_cifar10(": the notebook's own run has to hold without")
-    startup = tmp_path / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "refuse.py").write_text(REFUSE)
-    compiled = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pocl" / "kcache"
-    environment = os.environ | {
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-        "REFUSALS": str(tmp_path / "refusals"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "POCL_CACHE_DIR": os.environ.get("POCL_CACHE_DIR", str(compiled)),  # compiled kernels are no data
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    }
-    for name in ("CLNN_DATA", "CLNN_FULL", "CLNN_PHOTO"):
-        environment.pop(name, None)
-    command = "-m pytest -q -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout=300".split()
-    done = subprocess.run([sys.executable, *command, NOTEBOOK], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert (tmp_path / "refusals").exists()

@@ -1,5 +1,6 @@
 """The notebooks in a real JupyterLab in a headless Chromium: as they are opened, after Run All, with sliders moved.
-The exercises are solved, and must be found right: so a page is run once for both.
+The exercises are solved, and must be found right; and no data and no network are to be had, and every other cell must
+print what is stored: so a page is run once for all of it.
 
 Needs a Chromium of the system (nothing is downloaded; ``CLNN_CHROMIUM`` names another) and pip's playwright, and is
 skipped without, but with ``CLNN_REQUIRE_BROWSER=1`` it fails. Pictures of the pages go to the folder that
@@ -67,6 +68,7 @@ def open_notebook(browser, jupyterlab):
         for context in browser.contexts:
             context.close()
         jupyterlab.stop_kernels()
+        jupyterlab.refusals.unlink(missing_ok=True)
         return Visit(browser.new_page(viewport={"width": 1280, "height": 1000}), jupyterlab, name, pictures)
 
     return visit
@@ -125,6 +127,23 @@ def faults_of_run(visit) -> list[str]:
     return faults
 
 
+def printed(cell) -> str:
+    """The text that a cell printed or showed, and no picture's."""
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    return "".join(texts)
+
+
+def faults_of_text(visit) -> list[str]:
+    """What is printed is what is stored, as nbval compares it, but where an exercise is solved."""
+    faults = []
+    for stored, cell in zip(code_cells(visit.stored), code_cells(visit.saved), strict=True):
+        tags = cell.metadata.get("tags", [])
+        varies = "nbval-ignore-output" in tags or any(tag.startswith("exercise:") for tag in tags)
+        if not varies and printed(cell) != printed(stored):
+            faults.append(f"{cell.id}: prints {printed(cell)!r}, stored is {printed(stored)!r}")
+    return faults
+
+
 def faults_of_widgets(visit) -> list[str]:
     """Each widget that the kernel sent is drawn, and each that the source or the stored page has was sent."""
     faults = []
@@ -148,6 +167,13 @@ def test_page_reads_before_any_run(visit):
 
 def test_run_all_reaches_the_end(visit):
     assert not faults_of_run(visit)
+
+
+def test_without_data_and_network_it_prints_what_is_stored(visit):
+    assert not faults_of_text(visit)
+    downloads = ("sms_spam", "mnist", "cifar10")
+    if any(calls(cell, f"clnn.data.{name}") for cell in code_cells(visit.stored) for name in downloads):
+        assert visit.lab.refusals.exists(), "this page asked for no network"
 
 
 def test_every_widget_is_drawn(visit):
@@ -207,6 +233,7 @@ def test_faults_of_a_page_are_seen(open_notebook, jupyterlab):
         "raises: ZeroDivisionError: division by zero",
         "later: prompt [ ]:, expected [8]:",
     ]
+    assert faults_of_text(visit)[0].startswith("picture: prints 'its stored picture is no picture\\n', stored is ''")
     assert faults_of_widgets(visit) == ["model: 0 views, expected 1: Error displaying widget: model not found"]
     assert visit.formulas == ["\\nosuchcommand", "\\sum_{1"]
     visit.patience = 2
