@@ -235,8 +235,12 @@ def test_what_does_not_fit():
         x @ x
     with pytest.raises(ShapeError, match="batches"):
         clnn.zeros(2, 2, 3) @ clnn.zeros(3, 3, 2)
-    for wrong in (lambda: x @ 2, lambda: x @ clnn.tensor(2.0), lambda: clnn.tensor(2.0) @ x):
-        with pytest.raises(ShapeError, match="at least one dimension"):
+    for wrong, got in (
+        (lambda: x @ 2, r"\(2, 3\) and 2"),
+        (lambda: x @ clnn.tensor(2.0), r"\(2, 3\) and \(\)"),
+        (lambda: clnn.tensor(2.0) @ x, r"\(\) and \(2, 3\)"),
+    ):
+        with pytest.raises(ShapeError, match=f"at least one dimension, got {got}"):
             wrong()
     with pytest.raises(DTypeError, match="NoneType"):
         x @ None
@@ -248,6 +252,11 @@ def test_what_does_not_fit():
         linear(x, weight, clnn.zeros(3))
     with pytest.raises(DTypeError, match="the input is int32, the weight float32"):
         linear(clnn.zeros(2, 3, dtype=np.int32), weight)
+    with pytest.raises(DTypeError, match=r"the input is bool, the weight bool, but a layer multiplies numbers"):
+        linear(x > 0, weight > 0)
+    for flat in (clnn.tensor(1.0), clnn.zeros(3)):
+        with pytest.raises(ShapeError, match=r"two dimensions, \(out, in\), got shape \("):
+            linear(x, flat)
     with pytest.raises(DTypeError, match=r"ndarray.*clnn\.tensor"):
         linear(np.zeros((2, 3), np.float32), weight)
 

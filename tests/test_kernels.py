@@ -258,6 +258,11 @@ def softmax(rng):
     check(ops.mse_loss, lambda v, w: ((v - w) ** 2).mean(), p, t)
     check(ops.l1_loss, lambda v, w: abs(v - w).mean(), p, t)
     check(lambda v: ops.binary_cross_entropy(v, t), lambda v: -(t * np.log(v) + (1 - t) * np.log(1 - v)).mean(), p)
+    check(
+        lambda v: ops.binary_cross_entropy_with_logits(v, t),
+        lambda v: -(t * special.log_expit(v) + (1 - t) * special.log_expit(-v)).mean(),
+        numbers(rng, 7),
+    )
 
 
 def tally_(rng):

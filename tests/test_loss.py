@@ -148,7 +148,10 @@ def test_binary_cross_entropy_agrees_with_that_of_logits():
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "binary_cross_entropy", "cross_entropy", "hinge_loss"])
+@pytest.mark.parametrize(
+    "name",
+    ["mse_loss", "l1_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "hinge_loss"],
+)
 def test_a_backward_that_starts_at_the_loss(name, reduction):
     """It takes the slopes as they are; from a gradient, along a kept tape or through more operations it takes the same
     by a launch."""
@@ -189,11 +192,20 @@ def test_slope_of_l1_loss_at_zero_is_zero():
     assert x.grad.numpy().tolist() == [0, 1, -1]
 
 
-def test_binary_cross_entropy_is_stable():
-    x = np.array([1e4, -1e4, 90, -90, 3e38])
-    target = np.array([0, 1, 1, 0, 1])
-    got = ops.binary_cross_entropy_with_logits(clnn.tensor(x), clnn.tensor(target), "none").numpy()
-    np.testing.assert_allclose(got, [1e4, 1e4, 0, 0, 0], rtol=1e-6, atol=1e-37)
+def test_binary_cross_entropy_with_logits_of_certain_answers():
+    """Right ones keep their digits, wrong ones do not overflow; beyond e^-87 float32 has no digits left."""
+    rng = generator(12)
+    size = np.concatenate([rng.uniform(10, 80, 50), [90, 1e4, 3e38]])
+    target = rng.integers(0, 2, size.size)
+    for right in (True, False):
+        x = np.float32(np.where((target == 1) == right, size, -size))
+        t = clnn.tensor(x, requires_grad=True)
+        loss = ops.binary_cross_entropy_with_logits(t, target.astype(np.float32), "none")
+        loss.sum().backward()
+        away = np.float64(np.where(target == 1, -x, x))  # how far on the wrong side
+        np.testing.assert_allclose(loss.numpy(), -special.log_expit(-away), rtol=1e-6, atol=1e-37)
+        np.testing.assert_allclose(t.grad.numpy(), (1 - 2 * target) * special.expit(away), rtol=1e-6, atol=1e-37)
+    assert np.isnan(ops.binary_cross_entropy_with_logits(clnn.tensor([np.nan]), [1.0]).item())
 
 
 @pytest.mark.parametrize("labels", [[0, 3, 1, 1], [0, -1, 1, 1], [7, 7, 7, 7]])

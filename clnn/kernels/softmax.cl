@@ -1,5 +1,5 @@
 // Softmax, its logarithm, and cross-entropy along the last dimension, one work-item a row; and losses of single numbers:
-// the cross-entropy of probabilities, the squared and the absolute error. A loss comes with its slope times `weight`, the
+// the cross-entropy of probabilities or of their logits, the squared and the absolute error. A loss comes with its slope times `weight`, the
 // gradient of their mean or sum.
 //
 // The largest logit is subtracted first: e^x then never overflows, and the result does not change.
@@ -106,6 +106,19 @@ __kernel void binary_cross_entropy(
         REAL p = ps[i], t = ts[i], yes = log(p), no = log1p(-p), spread = p * (1 - p);
         loss[i] = -(t * (yes < -100 ? -100 : yes) + (1 - t) * (no < -100 ? -100 : no));
         dp[i] = (p - t) / (spread < (REAL)1e-12 ? (REAL)1e-12 : spread) * weight;
+    }
+}
+
+// The same of p = sigmoid(x): t log(1 + e^-x) + (1 - t) log(1 + e^x), and its slope p - t. Where t is 0 or 1 no number is
+// taken from another, so that the last digits of an answer that is nearly certain are not lost.
+__kernel void logits_cross_entropy(
+    __global const REAL *xs, __global const REAL *ts, __global REAL *loss, __global REAL *dx, REAL weight, int n)
+{
+    EACH(i, n) {
+        REAL x = xs[i], t = ts[i], e = exp(-fabs(x)), rest = log1p(e);  // e^x itself could overflow
+        REAL p = (x < 0 ? e : 1) / (1 + e), not_p = (x < 0 ? 1 : e) / (1 + e);
+        loss[i] = t * (rest + (x < 0 ? -x : 0)) + (1 - t) * (rest + (x < 0 ? 0 : x));
+        dx[i] = ((1 - t) * p - t * not_p) * weight;
     }
 }
 

@@ -252,7 +252,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     """The matrix product by NumPy's rules for 1, 2 and more dimensions. Raises ShapeError if it does not fit."""
     a, b = match(a, b, real=True)
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or not a.ndim or not b.ndim:
-        raise ShapeError("a matrix product needs two tensors of at least one dimension")
+        shapes = " and ".join(str(x.shape if isinstance(x, Tensor) else x) for x in (a, b))
+        raise ShapeError(f"a matrix product needs two tensors of at least one dimension, got {shapes}")
     left = a.reshape(1, -1) if a.ndim == 1 else a
     right = b.reshape(-1, 1) if b.ndim == 1 else b
     if left.shape[-1] != right.shape[-2]:
@@ -314,15 +315,16 @@ class LinearFunction(Function):
 
 
 def operands(input: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
-    """Input, weight and, if there is one, bias of a layer. Raises ShapeError or DTypeError where they differ."""
+    """Input, weight and, if there is one, bias of a layer. Raises ShapeError or DTypeError where they differ, and
+    DTypeError where they are no numbers."""
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"the bias must have shape {weight.shape[:1]}, got {bias.shape}")
     given = [t for t in (input, weight, bias) if t is not None]
-    if len({t.dtype for t in given}) > 1:
+    if len({t.dtype for t in given}) > 1 or weight.dtype == np.bool_:
         kinds = ", the ".join(
             f"{n} {t.dtype.name}" for n, t in zip(("input is", "weight", "bias"), given, strict=False)
         )
-        raise DTypeError(f"the {kinds}: convert with astype")
+        raise DTypeError(f"the {kinds}, but a layer multiplies numbers of one type: convert with astype")
     return given
 
 
@@ -332,7 +334,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     ``activation``, "relu", "tanh" or "sigmoid", is applied in the same launch. Raises ShapeError or DTypeError if
     shapes or types do not fit, ValueError for another activation.
     """
-    if weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
+    if weight.ndim != 2:
+        raise ShapeError(f"the weight must have two dimensions, (out, in), got shape {weight.shape}")
+    if not input.ndim or input.shape[-1] != weight.shape[1]:
         raise ShapeError(
             f"a weight of shape {weight.shape} needs an input (..., {weight.shape[-1]}), got {input.shape}"
         )

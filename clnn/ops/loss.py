@@ -7,11 +7,13 @@ import numpy as np
 from ..errors import DTypeError, GraphError, LabelError, ShapeError
 from ..program import empty, launch, launch_each
 from ..tensor import Function, Tensor, tensor
-from .activation import softmax_kernel, softplus
+from .activation import softmax_kernel
 from .elementwise import as_real, match, unary
 from .reduce import reduce_axes
 
-LOSS_FLOPS = {"squared_error": 3, "absolute_error": 3, "binary_cross_entropy": 11}  # an element
+LOSS_FLOPS = {  # an element
+    "squared_error": 3, "absolute_error": 3, "binary_cross_entropy": 11, "logits_cross_entropy": 16,
+}  # fmt: skip
 
 
 class Loss(Function):
@@ -94,6 +96,21 @@ class BinaryCrossEntropy(Loss):
 
     def forward(self, p, target):
         return self.elements("binary_cross_entropy", p, target)
+
+
+class LogitsCrossEntropy(Loss):
+    """The same for the logit x of each probability, p = sigmoid(x), in which nothing cancels where t is 0 or 1."""
+
+    def forward(self, x, target):
+        self.x = x
+        return self.elements("logits_cross_entropy", x, target)
+
+    def backward(self, grad):
+        dx, _ = super().backward(grad)
+        if not self.needs[1]:
+            return dx, None
+        by_target = Tensor(self.x, self.device) * -self.weight
+        return dx, (by_target if grad is None else by_target * Tensor(grad, self.device)).array
 
 
 def check_reduction(reduction: str) -> None:
@@ -184,9 +201,12 @@ def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean")
 
 
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) for logits x and targets t in [0, 1], without overflow."""
+    """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) for logits x and targets t in [0, 1].
+
+    Nothing overflows, and for targets of 0 and 1 no digit is lost: a right answer of the logit 50 has the loss 2e-22.
+    Raises ShapeError for different shapes.
+    """
     target = on_device(target, input)
     check_same("binary_cross_entropy_with_logits", input, target)
     check_reduction(reduction)
-    loss = softplus(input) - input * target
-    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
+    return LogitsCrossEntropy(reduction)(*match(input, target, real=True))
