@@ -67,7 +67,7 @@ CELLS = """() => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].map
         views: find(' > .jupyter-widgets').length + find('.lm-mod-hidden').length,  // hidden: closed by its program
         bars: find(' .widget-hprogress').length,
         pictures: find(' .widget-image').filter(image => image.naturalWidth > 0).length,
-        controls: find(' .widget-slider').length + find(' .widget-dropdown').length,
+        controls: find(' .widget-slider').length + find(' .widget-dropdown').length + find(' .clnn-sketchpad').length,
         answers: find(' details').length,
     };
 })"""
@@ -228,23 +228,38 @@ class Visit:
         self.page.set_viewport_size(small)
 
     def still_pictures(self) -> list[str]:
-        """The cells whose picture no slider and no menu changes, or where a value leaves no picture."""
+        """The cells whose picture no slider, menu or pad changes, or where a value leaves no picture."""
         ids, faults = [cell.id for cell in self.saved.cells if cell.cell_type == "code"], []
         place = "e => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].indexOf(e.closest('.jp-CodeCell'))"
         for explorer in self.page.locator(".jp-OutputArea-output > .jupyter-widgets:has(.widget-image)").all():
-            name, controls = ids[explorer.evaluate(place)], explorer.locator("[role=slider], select").all()
+            name, controls = (
+                ids[explorer.evaluate(place)],
+                explorer.locator("[role=slider], select, .clnn-sketchpad").all(),
+            )
             if not any(self._changes(explorer, control) for control in controls):
                 faults.append(f"{name}: the picture stays as it is, whichever slider moves")
             if note := explorer.locator(".widget-html-content").inner_text():
                 faults.append(f"{name}: {note}")
         return faults
 
+    def _draw_on(self, pad) -> None:
+        """A stroke from corner to corner, as a hand with a mouse does it."""
+        pad.scroll_into_view_if_needed()
+        box, mouse = pad.bounding_box(), self.page.mouse
+        mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
+        mouse.down()
+        mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.9 * box["height"], steps=5)
+        mouse.up()
+
     def _changes(self, explorer, control) -> bool:
         image = explorer.locator(".widget-image")
         former = image.evaluate(DIGEST)
-        if control.evaluate("e => e.tagName") == "SELECT":
+        kind = control.evaluate("e => e.tagName")
+        if kind == "SELECT":
             chosen = control.evaluate("e => e.selectedIndex")
             control.select_option(index=0 if chosen else 1)
+        elif kind == "CANVAS":
+            self._draw_on(control)
         else:
             at_end = control.evaluate("e => e.ariaValueNow === e.ariaValueMax")
             control.press("Home" if at_end else "End")

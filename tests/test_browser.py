@@ -209,6 +209,7 @@ def draw(rate):
     figure.text(rate, rate, "here")
     return figure
 lab.explore(draw, rate=(0.0, 1.0))""",
+    "pad": "lab.explore(lambda drawing: draw(len(drawing) / 2), drawing=lab.Sketchpad([]))",
     "fails": "lab.explore(lambda rate: draw(1 / (rate - 1)), rate=(0.0, 1.0), start={'rate': 0.5})",
     "model": f"display({{{WIDGET!r}: {{'model_id': 'nobody', 'version_major': 2, 'version_minor': 0}}}}, raw=True)",
     "exercise": "print('done')",
@@ -221,7 +222,7 @@ def test_faults_of_a_page_are_seen(open_notebook, jupyterlab):
     cells = [nbformat.v4.new_code_cell(source, id=name) for name, source in FAULTY.items()]
     cells[0] = nbformat.v4.new_markdown_cell(FAULTY["formula"], id="formula")
     cells[1].outputs = [nbformat.v4.new_output("display_data", {"image/png": "bm8gcGljdHVyZQ=="})]
-    cells[6].metadata.tags = ["exercise:nothing"]
+    cells[7].metadata.tags = ["exercise:nothing"]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), jupyterlab.root / "faulty.ipynb")
     visit = open_notebook("faulty.ipynb")
@@ -231,7 +232,7 @@ def test_faults_of_a_page_are_seen(open_notebook, jupyterlab):
     assert faults_of_run(visit) == [
         "exercise: an exercise whose solution is not right: done\n",
         "raises: ZeroDivisionError: division by zero",
-        "later: prompt [ ]:, expected [8]:",
+        "later: prompt [ ]:, expected [9]:",
     ]
     assert faults_of_text(visit)[0].startswith("picture: prints 'its stored picture is no picture\\n', stored is ''")
     assert faults_of_widgets(visit) == ["model: 0 views, expected 1: Error displaying widget: model not found"]

@@ -199,6 +199,19 @@ def test_answer_lists_the_most_probable_first():
     assert left.images
 
 
+def test_answer_table_says_what_each_network_says_to_each_image():
+    p = np.array([[0.1, 0.9, 0.0], [0.75, 0.25, 0.0]])
+    images = rng.integers(0, 256, (2, 4, 4))
+    (ax,) = plots.answer_table(images, {"one": p, "two": p[::-1]}, "abc", labels=[1, 0]).axes
+    assert [t.get_text() for t in ax.texts] == ["b: 90% ✓", "a: 75% ✗", "a: 75% ✓", "b: 90% ✗"]
+    cells = {tuple(np.floor(t.get_position())): t.get_text()[0] for t in ax.texts}
+    assert cells == {(0, -1): "b", (0, -2): "a", (1, -1): "a", (1, -2): "b"}  # an image's answers stand below it
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["", "one", "two"]
+    assert all(np.array_equal(shown.get_array(), image) for shown, image in zip(ax.images, images, strict=True))
+    plain = plots.answer_table(images, {"one": p}, "abc").axes[0]
+    assert [t.get_text() for t in plain.texts] == ["b: 90%", "a: 75%"]
+
+
 def test_what_pooling_keeps():
     image = rng.random((6, 6))
     figure = plots.what_pooling_keeps(image, lambda x: x[:5, :5] - 0.5)

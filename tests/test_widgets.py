@@ -89,6 +89,18 @@ def test_sliders_draw_anew():
     assert pixels(shown.image.value).min() == 1
 
 
+def test_a_pad_gives_its_drawing():
+    seen = []
+    dot, line = [[(0.2, 0.3)]], [[0.1, 0.2], [0.9, 0.8]]
+    shown = lab.explore(lambda drawing: seen.append(drawing) or plt.figure(), drawing=lab.Sketchpad(dot))
+    assert seen == [dot] and repr(shown) == "explore: drawing = 1 strokes"
+    shown.sliders["drawing"].value = [*dot, line]
+    assert len(seen) == 2 and len(seen[1]) == 2 and seen[1][1] == line
+    assert repr(shown) == "explore: drawing = 2 strokes"
+    with pytest.raises(ClnnError, match=r"drawing starts with the pad's own strokes: lab\.Sketchpad\(strokes\)"):
+        lab.explore(lambda drawing: plt.figure(), start={"drawing": dot}, drawing=lab.Sketchpad([]))
+
+
 def test_an_error_of_draw_is_one_line_and_the_picture_stays():
     shown = explorer()
     shown.sliders["kind"].value = "none"
@@ -171,8 +183,9 @@ def test_draw_must_return_the_figure():
         lab.explore(lambda n: print(end=""), n=(1, 2))
 
 
-def test_the_package_is_imported_without_matplotlib_and_ipywidgets(run_python):
-    done = run_python("-c", "import sys; from clnn import lab; print({'matplotlib', 'ipywidgets'} & set(sys.modules))")
+def test_the_package_is_imported_without_what_only_pages_want(run_python):
+    unwanted = {"matplotlib", "ipywidgets", "anywidget", "traitlets"}
+    done = run_python("-c", f"import sys; from clnn import lab; print({unwanted} & set(sys.modules))")
     assert done.stdout == "set()\n", done.stderr
 
 

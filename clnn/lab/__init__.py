@@ -8,9 +8,10 @@ from .check import check
 from .install import install, restore
 from .show import show
 from .simulator import race
+from .sketch import Sketchpad, sketch
 from .widgets import explore, quiz
 
-__all__ = ["check", "explore", "install", "quiz", "race", "restore", "show"]
+__all__ = ["Sketchpad", "check", "explore", "install", "quiz", "race", "restore", "show", "sketch"]
 
 
 def load_ipython_extension(shell) -> None:

@@ -317,6 +317,30 @@ def answer(image, probabilities, classes, top: int = 3):
     return figure
 
 
+def answer_table(images, answers: dict, classes, labels=None):
+    """A row of images and, below, what each network says to each: its class, how sure it is, and right or wrong.
+
+    ``answers`` holds the probabilities (images, classes) of each network by its name, ``labels`` the right classes.
+    """
+    figure, ax = plt.subplots(figsize=(1.5 + 1.07 * len(images), 1.1 + 0.5 * len(answers)))
+    for column, image in enumerate(images):
+        ax.imshow(image, extent=(column + 0.1, column + 0.9, 0, 1.6), vmin=0, vmax=255, aspect="auto")
+        ax.add_patch(Rectangle((column + 0.1, 0), 0.8, 1.6, fill=False, edgecolor="0.6", linewidth=0.6))
+        for row, probabilities in enumerate(answers.values()):
+            best = probabilities[column].argmax()
+            text, fill = f"{classes[best]}: {probabilities[column, best]:.0%}", "0.94"
+            if labels is not None:
+                mark, fill = ("✓", SKY) if best == labels[column] else ("✗", ORANGE)
+                text = f"{text} {mark}"
+            ax.add_patch(Rectangle((column + 0.04, -row - 0.95), 0.92, 0.9, color=fill, alpha=0.6, linewidth=0))
+            ax.text(column + 0.5, -row - 0.5, text, ha="center", va="center")
+    ax.set(xlim=(0, len(images)), ylim=(-len(answers), 1.7), xticks=[])
+    ax.set_yticks([0.8, *(-row - 0.5 for row in range(len(answers)))], ["", *answers])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return figure
+
+
 def what_pooling_keeps(image, response, window: int = 2):
     """An image and its negative: one filter's responses to each, and what max pooling passes on.
 

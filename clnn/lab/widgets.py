@@ -11,16 +11,18 @@ import time
 import numpy as np
 
 from ..errors import ClnnError
+from .sketch import Sketchpad
 
 _QUICK = 0.15  # seconds: a picture drawn within this follows the slider while it moves
 
 
 def explore(draw, start: dict | None = None, **controls) -> "Explorer":
-    """``draw(**values)``, which returns a matplotlib figure, with a slider or a menu for each of its arguments.
+    """``draw(**values)``, which returns a matplotlib figure, with a slider, a menu or a pad for each of its arguments.
 
-    A control is a range (low, high) or (low, high, step), of whole numbers or of floats, or a list of choices.
-    ``start`` gives values to begin with; the others begin with the first. Where no page is open (in a saved notebook,
-    as HTML, in a test) the picture of these values stands alone. Raises ClnnError for a bad control or start.
+    A control is a range (low, high) or (low, high, step), of whole numbers or of floats, a list of choices, or a
+    ``lab.Sketchpad``, whose value is the drawing. ``start`` gives values to begin with; the others begin with the
+    first. Where no page is open (in a saved notebook, as HTML, in a test) the picture of these values stands alone.
+    Raises ClnnError for a bad control or start.
     """
     return Explorer(draw, start or {}, controls)
 
@@ -38,7 +40,10 @@ class Explorer:
         self._quick = time.perf_counter() - began < _QUICK
 
     def __repr__(self):
-        return "explore: " + ", ".join(f"{name} = {value}" for name, value in self.values.items())
+        said = self.values | {
+            name: f"{len(self.values[name])} strokes" for name, c in self.controls.items() if isinstance(c, Sketchpad)
+        }
+        return "explore: " + ", ".join(f"{name} = {value}" for name, value in said.items())
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         bundle = {"image/png": base64.b64encode(self.png).decode(), "text/plain": repr(self)}
@@ -108,10 +113,15 @@ def _are_numbers(values) -> bool:
 
 
 def _first(name: str, control):
+    if isinstance(control, Sketchpad):
+        return control.strokes
     choices = isinstance(control, list) and control
     is_range = isinstance(control, tuple) and len(control) in (2, 3) and _are_numbers(control)
     if not choices and not (is_range and control[0] < control[1]):
-        raise ClnnError(f"{name}={control!r} is no control: give a range (low, high) or (low, high, step), or a list")
+        raise ClnnError(
+            f"{name}={control!r} is no control: give a range (low, high) or (low, high, step), a list "
+            "or a lab.Sketchpad"
+        )
     return control[0]
 
 
@@ -124,6 +134,8 @@ def _check_controls(draw, start: dict, controls: dict) -> None:
         if name not in controls:
             raise ClnnError(f"start sets {name}, which is none of the controls {', '.join(controls)}")
         control = controls[name]
+        if isinstance(control, Sketchpad):
+            raise ClnnError(f"{name} starts with the pad's own strokes: lab.Sketchpad(strokes), not start")
         if not (value in control if isinstance(control, list) else control[0] <= value <= control[1]):
             raise ClnnError(f"start sets {name} to {value}, outside of {control}")
 
@@ -146,7 +158,9 @@ def _png(draw, values: dict) -> bytes:
 
 
 def _slider(name: str, control, value, quick: bool):
-    """The ipywidget for a control: a slider for numbers, a menu for other choices."""
+    """The ipywidget for a control: a slider for numbers, a menu for other choices, a pad."""
+    if isinstance(control, Sketchpad):
+        return control.widget()
     widgets = _ipywidgets()
     label = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
     sliding = label | {"value": value, "continuous_update": quick, "layout": {"width": "400px", "max_width": "100%"}}
