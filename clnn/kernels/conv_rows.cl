@@ -82,8 +82,8 @@ __kernel void pad_planes(
 
 // x[N][C][PH][PW] with its border; w[F][C / groups][KH][KW]; y[N][F][OH / POOL][OW / POOL]
 //
-// With POOL = 2 the largest of each 2 x 2 window is taken before anything is written; `winner` gets its place in the
-// plane. A tile is POOL rows high.
+// With POOL = 2 the largest of each 2 x 2 window is taken before anything is written; `winner`, if there is one, gets its
+// place in the plane. A tile is POOL rows high.
 __kernel void conv_rows(
     __global const REAL *x, __global const REAL *w, __global const REAL *bias, __global REAL *y, __global int *winner,
     int C, int PH, int PW, int F, int OH, int OW, int groups, int KH, int sy, int dy)
@@ -154,18 +154,19 @@ __kernel void conv_rows(
 #endif
         }
     }
-    for (int i = 0; i < TILE * WIDTH / POOL; i++)
-        top[0][i] = ACTIVATION(top[0][i]);
+    for (int f = 0; f < TILE; f++)
+        for (int q = 0; q < WIDTH / POOL; q++)  // short and of fixed length: the compiler makes vectors of it
+            top[f][q] = ACTIVATION(top[f][q]);
 
     int wide = QW - ox / POOL < WIDTH / POOL ? QW - ox / POOL : WIDTH / POOL;
     size_t to = ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
     for (int f = 0; f < count; f++, to += QH * QW) {
 #if POOL == 2
         int corner = qy * 2 * OW + ox;
-        if (wide == WIDTH / 2)
+        if (winner && wide == WIDTH / 2)
             for (int q = 0; q < WIDTH / 2; q++)
                 winner[to + q] = corner + q * 2 + at[f][q];
-        else
+        else if (winner)
             for (int q = 0; q < wide; q++)
                 winner[to + q] = corner + q * 2 + at[f][q];
 #endif

@@ -76,8 +76,8 @@ __kernel void pack_filters(__global const REAL *w, __global REAL *out, int filte
 
 // x[N][C][H][PW] with padded rows; filters packed by pack_filters; y[N][F][OH / POOL][OW / POOL]
 //
-// With POOL > 1 the largest of each POOL x POOL window is taken before anything is written; `winner` gets its place
-// in the plane. A tile is POOL rows high.
+// With POOL > 1 the largest of each POOL x POOL window is taken before anything is written; `winner`, if there
+// is one, gets its place in the plane. A tile is POOL rows high.
 __kernel void conv_tiles(
     __global const REAL *x, __global const REAL *packed, __global const REAL *bias, __global REAL *y,
     __global int *winner, int C, int H, int PW, int F, int OH, int OW, int groups, int KH, int sy, int py, int dy)
@@ -166,7 +166,7 @@ __kernel void conv_tiles(
     for (int f = 0; f < count; f++, to += QH * QW)
         for (int q = 0; q < wide; q++) {  // neighbours in memory last, so that a line is written while it is near
             y[to + q] = top[q][f];
-            winner[to + q] = at[q][f];
+            if (winner) winner[to + q] = at[q][f];
         }
 #endif
 }

@@ -109,7 +109,8 @@ class ConvMaxPool(Pool, Conv2dFunction):
 
     def forward(self, x, w, bias=None):
         self.x, self.w, sizes = x, w, (x.shape[0], self.geo.F, self.windows.OH, self.windows.OW)
-        self.y, self.winner = empty(self.device, sizes, x.dtype), empty(self.device, sizes, np.dtype(np.int32))
+        self.y = empty(self.device, sizes, x.dtype)
+        self.winner = empty(self.device, sizes, np.dtype(np.int32)) if True in self.needs else None
         forward_tiles(self.device, x, w, bias, self.geo, self.y, self.pool, self.winner, self.activation)
         return self.y
 
