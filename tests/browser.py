@@ -244,12 +244,10 @@ class Visit:
 
     def _draw_on(self, pad) -> None:
         """A stroke from corner to corner, as a hand with a mouse does it."""
-        pad.scroll_into_view_if_needed()
-        box, mouse = pad.bounding_box(), self.page.mouse
-        mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
-        mouse.down()
-        mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.9 * box["height"], steps=5)
-        mouse.up()
+        pad.hover(position={"x": 20, "y": 20})  # which waits until nothing lies above that place
+        self.page.mouse.down()
+        pad.hover(position={"x": 180, "y": 180})
+        self.page.mouse.up()
 
     def _changes(self, explorer, control) -> bool:
         image = explorer.locator(".widget-image")

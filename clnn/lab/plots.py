@@ -322,7 +322,8 @@ def answer_table(images, answers: dict, classes, labels=None):
 
     ``answers`` holds the probabilities (images, classes) of each network by its name, ``labels`` the right classes.
     """
-    figure, ax = plt.subplots(figsize=(1.5 + 1.07 * len(images), 1.1 + 0.5 * len(answers)))
+    columns = max(len(images), 1.5)  # a single image is not drawn larger
+    figure, ax = plt.subplots(figsize=(1.5 + 1.07 * columns, 1.1 + 0.5 * len(answers)))
     for column, image in enumerate(images):
         ax.imshow(image, extent=(column + 0.1, column + 0.9, 0, 1.6), vmin=0, vmax=255, aspect="auto")
         ax.add_patch(Rectangle((column + 0.1, 0), 0.8, 1.6, fill=False, edgecolor="0.6", linewidth=0.6))
@@ -334,7 +335,7 @@ def answer_table(images, answers: dict, classes, labels=None):
                 text = f"{text} {mark}"
             ax.add_patch(Rectangle((column + 0.04, -row - 0.95), 0.92, 0.9, color=fill, alpha=0.6, linewidth=0))
             ax.text(column + 0.5, -row - 0.5, text, ha="center", va="center")
-    ax.set(xlim=(0, len(images)), ylim=(-len(answers), 1.7), xticks=[])
+    ax.set(xlim=(0, columns), ylim=(-len(answers), 1.7), xticks=[])
     ax.set_yticks([0.8, *(-row - 0.5 for row in range(len(answers)))], ["", *answers])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

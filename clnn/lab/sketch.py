@@ -39,7 +39,8 @@ def sketch(strokes, pen: float = 2.2) -> np.ndarray:
     """A drawing as an image (28, 28) of whole numbers 0 to 255: dark ink on bright paper, ``pen`` pixels wide.
 
     The digit fills a square of 20 pixels, and its centre of mass lies in the middle, as MNIST's digits were made
-    (LeCun et al. 1998); without a stroke the paper is blank. Raises ClnnError if a stroke is no list of points.
+    (LeCun et al. 1998), or as near to it as the paper's edge allows; without a stroke the paper is blank. Raises
+    ClnnError if a stroke is no list of points.
     """
     lines = [_points(stroke) for stroke in strokes]
     if not lines:
@@ -50,7 +51,8 @@ def sketch(strokes, pen: float = 2.2) -> np.ndarray:
     ink = _ink(lines, scale, middle, pen)
     grid = np.arange(SIDE) + 0.5
     mass = np.array([ink.sum(0) @ grid, ink.sum(1) @ grid]) / ink.sum()
-    ink = _ink(lines, scale, middle + SIDE / 2 - mass, pen)
+    shift = np.clip(SIDE / 2 - mass, (BOX - SIDE) / 2, (SIDE - BOX) / 2)  # no stroke leaves the paper
+    ink = _ink(lines, scale, middle + shift, pen)
     return (255 * (1 - ink)).round().astype(np.uint8)
 
 
