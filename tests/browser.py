@@ -232,10 +232,8 @@ class Visit:
         ids, faults = [cell.id for cell in self.saved.cells if cell.cell_type == "code"], []
         place = "e => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].indexOf(e.closest('.jp-CodeCell'))"
         for explorer in self.page.locator(".jp-OutputArea-output > .jupyter-widgets:has(.widget-image)").all():
-            name, controls = (
-                ids[explorer.evaluate(place)],
-                explorer.locator("[role=slider], select, .clnn-sketchpad").all(),
-            )
+            name = ids[explorer.evaluate(place)]
+            controls = explorer.locator("[role=slider], select, .clnn-sketchpad").all()
             if not any(self._changes(explorer, control) for control in controls):
                 faults.append(f"{name}: the picture stays as it is, whichever slider moves")
             if note := explorer.locator(".widget-html-content").inner_text():

@@ -38,10 +38,7 @@ def test_a_drawing_lies_in_the_middle_and_fills_its_square(strokes):
     if reach > 0.05:
         assert max(np.ptp(np.flatnonzero(ink.max(axis) > 0.5)) for axis in (0, 1)) >= 15
     away = abs(middle_of(ink) - SIDE / 2)
-    edges = [
-        max(ink[:, :1].max(), ink[:, -1:].max()),
-        max(ink[:1].max(), ink[-1:].max()),
-    ]  # left or right, above or below
+    edges = [max(ink.max(axis)[0], ink.max(axis)[-1]) for axis in (0, 1)]  # ink at the left or right, above or below
     assert all(off < 0.25 or edge > 0 for off, edge in zip(away, edges, strict=True))
 
 
