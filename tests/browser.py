@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -34,7 +35,6 @@ SETTINGS = {  # no pop-up and no request to the outside
 FOLDERS = {  # nothing of the user's own settings, kernels, signatures and data
     "JUPYTER_CONFIG_DIR": "config",
     "JUPYTER_DATA_DIR": "data",
-    "JUPYTER_RUNTIME_DIR": "runtime",
     "JUPYTERLAB_SETTINGS_DIR": "settings",
     "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
     "IPYTHONDIR": "ipython",
@@ -56,7 +56,7 @@ socket.socket.connect = socket.socket.connect_ex = refused
 """
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-RUN_MS = 600_000  # for all cells of a notebook
+RUN_MS = 400_000  # for all cells of a notebook
 # What a reader sees of each code cell. A widget that cannot be drawn leaves a line of text instead of a view.
 CELLS = """() => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].map(cell => {
     const find = selector => [...cell.querySelectorAll('.jp-OutputArea-output' + selector)];
@@ -118,7 +118,10 @@ class Lab:
         compiled = Path(environment.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pocl" / "kcache"
         environment.setdefault("POCL_CACHE_DIR", str(compiled))  # compiled kernels are no data
         environment |= {key: str(folder / name) for key, name in FOLDERS.items()}
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+        # Its kernels listen at files, whose paths must be short: a port might be taken between their end and restart.
+        self.runtime = tempfile.TemporaryDirectory(prefix="clnn")
+        environment["JUPYTER_RUNTIME_DIR"] = self.runtime.name
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--KernelManager.transport=ipc"]
         command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
         command += [f"--ServerApp.root_dir={self.root}", f"--IdentityProvider.token={self.token}"]
         with self.log.open("wb") as log:
@@ -156,6 +159,7 @@ class Lab:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.runtime.cleanup()
 
 
 class Visit:

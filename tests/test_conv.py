@@ -115,7 +115,7 @@ def test_taps_and_filters_around_tiles(form, channels, kernel, filters):
     rng = generator(channels + filters)
     x, w, b, options = problem(rng, (kernel, 1, 1, 1), 1, 2, channels, filters, 8, 9)
     slopes = numbers(rng, *reference(x, w, b, **options).shape)
-    for dtype in dtypes():
+    for dtype in dtypes() if form == "CPU" else [np.float32]:
         limit = LIMIT32 if dtype == np.float32 else 1e-12
         t = [clnn.tensor(v, dtype, requires_grad=True) for v in (x, w, b)]
         y = conv2d(*t, **options)
@@ -197,7 +197,7 @@ def all_forms(device, x, w, bias, slopes, dtype, options):
     filters=st.sampled_from([1, 4, 7, 20]), height=st.sampled_from([6, 13, 24]), width=st.sampled_from([7, 16, 28]),
     seed=seeds,
 )  # fmt: skip
-@settings(max_examples=5)
+@settings(max_examples=3)
 def test_fast_forms_agree_with_the_plain_one(window, groups, count, channels, filters, height, width, seed):
     rng, device = generator(seed), clnn.device()
     x, w, b, options = problem(rng, window, groups, count, channels, filters, height, width)
@@ -362,7 +362,7 @@ def test_tap_after_tap(device, monkeypatch, groups, height, width, kernel, dilat
         slopes, filters = [clnn.tensor(v, dtype=dtype).array for v in (g, w)]
         want = conv.backward_data_plain(device, slopes, filters, geo).get()
         v = gemm.vector_width(device, np.dtype(dtype))
-        for vectors in (1, 2, 3):
+        for vectors in (1, 2, 3) if dtype == np.float32 else (2,):
             for row in {0, geo.OW if v * vectors % geo.OW == 0 else 0}:
                 tiles = conv.Tiling(c_name(np.dtype(dtype)), v, vectors, 1, geo.KW, geo.sx, geo.dx, ROW=row)
                 out = fill(empty(device, want.shape, np.dtype(dtype)), np.nan)

@@ -61,7 +61,7 @@ def agree(rng, count, geo, pool, dtype):
     size=st.sampled_from([(11, 16), (14, 12)]), taps=st.sampled_from([(1, 1), (2, 5), (5, 2), (3, 6)]),
     geometry=GEOMETRIES, pool=st.integers(2, 3), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_gradients_from_winners(count, channels, filters, size, taps, geometry, pool, seed):
     groups = geometry["groups"]
     shapes = (count, channels * groups, *size), (filters * groups, channels, *taps)

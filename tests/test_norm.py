@@ -95,7 +95,7 @@ def normalised2d(x, size, alpha=1e-4, beta=0.75, k=1.0):
     width=st.integers(1, 7), alpha=st.sampled_from([0.7, 2.0]), beta=st.sampled_from([0.75, 0.5, 1.3]),
     k=st.sampled_from([1.0, 2.0, 0.6]), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_local_response_norm2d(form, size, planes, height, width, alpha, beta, k, seed):
     """Even and odd sizes, and windows larger than the map."""
     x, settings = numbers(generator(seed), *planes, height, width), (size, alpha, beta, k)

@@ -64,7 +64,7 @@ def mean(count_include_pad):
     window=windows, ceil_mode=st.booleans(), planes=st.sampled_from([(1, 1), (2, 3), (1, 5)]), height=sizes,
     width=sizes, seed=seeds,
 )  # fmt: skip
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_max_pool2d(form, window, ceil_mode, planes, height, width, seed):
     if window == WINDOWS[7]:
         height += 2  # its dilated window is 5 high
@@ -76,7 +76,7 @@ def test_max_pool2d(form, window, ceil_mode, planes, height, width, seed):
     window=st.sampled_from(AVERAGED), ceil_mode=st.booleans(), count_include_pad=st.booleans(),
     planes=st.sampled_from([(1, 1), (2, 3), (1, 5)]), height=sizes, width=sizes, seed=seeds,
 )  # fmt: skip
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_avg_pool2d(form, window, ceil_mode, count_include_pad, planes, height, width, seed):
     x = numbers(generator(seed), *planes, height, width)
     check(
@@ -146,14 +146,14 @@ def test_windows_that_see_no_pixel(form, stride):
     options=st.sampled_from([dict(padding=1), dict(stride=(1, 2), padding=2), dict(dilation=(2, 1), padding=1)]),
     bias=st.booleans(), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_convolution_and_pooling(form, pool, count, groups, channels, filters, height, width, options, bias, seed):
     """In one launch as in two: values, and gradients of image, filters and bias."""
     rng = generator(seed)
     x, w = numbers(rng, count, channels * groups, height, width), numbers(rng, filters * groups, channels, 3, 3)
     b = [numbers(rng, filters * groups)] if bias else []
     settings = [options.get(name, 1 if name != "padding" else 0) for name in ("stride", "padding", "dilation")]
-    for dtype in dtypes():
+    for dtype in dtypes() if pool == 2 else [np.float32]:
         found = []
         for function in (
             lambda x, w, b=None: conv2d_max_pool2d(x, w, b, *settings, groups, pool),
@@ -263,7 +263,7 @@ def adaptive(x, out):
     planes=st.sampled_from([(1, 1), (2, 3), (1, 5)]), size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     out=st.tuples(st.integers(1, 11), st.integers(1, 11)), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_adaptive_avg_pool2d(form, planes, size, out, seed):
     """Sizes that divide and sizes that do not; more windows than pixels, too."""
     x = numbers(generator(seed), *planes, *size)

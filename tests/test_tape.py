@@ -326,7 +326,7 @@ def test_pictures_of_the_course_are_readable(build):
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 9)), max_size=11), seed=seeds)
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_pictures_of_random_expressions_are_readable(steps, seed):
     """Each step combines two results of earlier ones, picked at random; the last two are joined."""
     rng = generator(seed)
