@@ -197,9 +197,8 @@ class Visit:
         self.page.click(f".lm-Menu-itemLabel:text-matches('^{entry}')")
 
     def run_all(self) -> None:
-        """Restart the kernel and run all cells, until none waits or runs; save."""
-        self._choose("Kernel", "Restart Kernel and Run All")
-        self.page.click(".jp-Dialog button.jp-mod-accept")
+        """Run all cells with the kernel that the page has started, until none waits or runs; save."""
+        self._choose("Run", "Run All Cells$")  # without a restart, in which the page may lose what it is to run
         waiting = "[...document.querySelectorAll('.jp-InputPrompt')].some(e => e.textContent.includes('*'))"
         self._wait(f"() => {waiting}")
         self._wait(f"() => !{waiting}", timeout=RUN_MS)

@@ -337,7 +337,7 @@ def test_operands_that_do_not_fit():
         clnn.zeros(*[1] * 9) + clnn.zeros(2)
 
 
-@pytest.mark.parametrize("n", [1, RUN - 1, RUN, RUN + 1, 4 * RUN + 3])
+@pytest.mark.parametrize("n", [1, RUN - 1, RUN, RUN + 1, 2 * RUN + 3])
 def test_around_what_one_work_item_computes(form, n):
     rng = generator(n)
     a, b, mask = numbers(rng, n), numbers(rng, n), rng.random(n) < 0.5

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import pytest
 from browser import CELLS, WIDGET, Lab, Visit
 from test_browser import browser  # noqa: F401 - a fixture
 
@@ -56,51 +57,31 @@ from matplotlib import pyplot as plt
 lab.explore(lambda rate: plt.subplots(figsize=(3, 2))[0], rate=(0.01, 0.3), start={"rate": 0.1})"""
 
 
-def served(monkeypatch, tmp_path, *cells) -> Lab:
-    """A JupyterLab with the extension as it stands here and a notebook ``page.ipynb`` of these cells."""
-    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")  # else the copy that pip has installed comes first
-    course = tmp_path / "course"
+@pytest.fixture(scope="module")
+def visit(browser, tmp_path_factory):  # noqa: F811
+    """A page in a JupyterLab with the extension as it stands here."""
+    folder = tmp_path_factory.mktemp("extension")
+    course = folder / "course"
     course.mkdir()
     kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernelspec, "language_info": {"name": "python"}})
-    notebook.cells = [nbformat.v4.new_code_cell(text) for text in cells]
+    notebook.cells = [nbformat.v4.new_code_cell(text) for text in ("import clnn", EXPLORE, CELL, PYTHON)]
     nbformat.write(notebook, course / "page.ipynb")
-    shutil.copytree(EXTENSION, tmp_path / "lab" / "data" / "labextensions" / "clnn")
-    return Lab(course, tmp_path / "lab")
-
-
-def test_a_saved_page_shows_its_pictures_without_a_kernel(browser, tmp_path, monkeypatch):  # noqa: F811
-    server = served(monkeypatch, tmp_path, "import clnn", EXPLORE)
+    shutil.copytree(EXTENSION, folder / "lab" / "data" / "labextensions" / "clnn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PREFER_ENV_PATH", "0")  # else the copy that pip has installed comes first
+        server = Lab(course, folder / "lab")
     try:
         server.wait()
-        visit = Visit(browser.new_page(), server, "page.ipynb", tmp_path)
-        visit.page.wait_for_timeout(3000)  # what is run while the page still connects is lost
-        visit.run_all()
-        assert WIDGET in visit.saved.cells[1].outputs[0].data
-        assert visit.ran[1]["text"] == "rate0.100"
-        visit.page.close()
-        server.stop_kernels()
-        again = Visit(browser.new_page(), server, "page.ipynb", tmp_path)
-        again.page.wait_for_function("() => !document.body.textContent.includes('Loading widget...')")
-        again.page.wait_for_selector(".jp-OutputArea-output img")
-        again.photograph()
-        seen = again.page.evaluate(CELLS)[1]
-        assert seen["images"] == 1 and seen["text"] == ""
+        yield Visit(browser.new_page(), server, "page.ipynb", folder)
     finally:
         server.stop()
 
 
-def test_colours(browser, tmp_path, monkeypatch):  # noqa: F811
-    server = served(monkeypatch, tmp_path, CELL, PYTHON)
-    try:
-        server.wait()
-        page = browser.new_page()
-        Visit(page, server, "page.ipynb", tmp_path)
-        page.wait_for_timeout(500)
-        kernel, python = page.evaluate(LETTERS)
-        colour = {name: page.evaluate(VARIABLE, name) for name in ("comment", "keyword", "number", "meta", "builtin")}
-    finally:
-        server.stop()
+def test_colours(visit):
+    kernel, python = visit.page.evaluate(LETTERS)[2:]
+    names = ("comment", "keyword", "number", "meta", "builtin")
+    colour = {name: visit.page.evaluate(VARIABLE, name) for name in names}
     assert len(set(colour.values())) >= 4
     for piece, name, slant in (
         ("// it isn't Python", "comment", "italic"),
@@ -111,3 +92,17 @@ def test_colours(browser, tmp_path, monkeypatch):  # noqa: F811
         assert looks(kernel, piece) == {(colour[name], slant)}, piece
     assert looks(python, "# not C") == {(colour["comment"], "italic")}
     assert looks(python, "2.5") == {(colour["number"], "normal")}
+
+
+def test_a_saved_page_shows_its_pictures_without_a_kernel(browser, visit):  # noqa: F811
+    visit.run_all()
+    assert WIDGET in visit.saved.cells[1].outputs[0].data
+    assert visit.ran[1]["text"] == "rate0.100"
+    visit.page.close()
+    visit.lab.stop_kernels()
+    again = Visit(browser.new_page(), visit.lab, "page.ipynb", visit.pictures)
+    again.page.wait_for_function("() => !document.body.textContent.includes('Loading widget...')")
+    again.page.wait_for_selector(".jp-OutputArea-output img")
+    again.photograph()
+    seen = again.page.evaluate(CELLS)[1]
+    assert seen["images"] == 1 and seen["text"] == ""

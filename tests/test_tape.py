@@ -258,14 +258,15 @@ def assert_readable(figure):
             apart = one.x1 < other.x0 or other.x1 < one.x0 or one.y1 < other.y0 or other.y1 < one.y0
             assert apart, f"two boxes overlap: {one}, {other}"
     corners = np.array([e.extents for e in extents])
-    for text in texts:
-        x0, y0, x1, y1 = text.get_window_extent().extents
+    places = [text.get_window_extent() for text in texts]  # asked for once: a text is laid out anew each time
+    for text, place in zip(texts, places, strict=True):
+        x0, y0, x1, y1 = place.extents
         inside = (corners[:, 0] <= x0) & (corners[:, 1] <= y0 + 2) & (x1 <= corners[:, 2]) & (y1 - 2 <= corners[:, 3])
         assert inside.sum() == 1, f"{text.get_text()!r} does not stand in one box"
-    for i, one in enumerate(texts):
-        for other in texts[:i]:
-            a, b = one.get_window_extent(), other.get_window_extent()
-            assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 - 2 <= b.y0 or b.y1 - 2 <= a.y0, (one, other)
+    for i, a in enumerate(places):
+        for j, b in enumerate(places[:i]):
+            apart = a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 - 2 <= b.y0 or b.y1 - 2 <= a.y0
+            assert apart, f"two texts overlap: {texts[i]}, {texts[j]}"
     to_pixels = figure.axes[0].transData
     for arrow in arrows:
         (line,) = arrow._path_original.interpolated(1).to_polygons(closed_only=False)
