@@ -14,6 +14,8 @@ TORCH ?= torch==2.13.0
 INLINE := MPLBACKEND=module://matplotlib_inline.backend_inline
 
 NOTEBOOKS = $(wildcard course/*.ipynb)
+# The long ones first, so that no worker waits for the other at the end.
+LONGEST = course/04_cnn_lenet.ipynb course/05_gpu_kernels.ipynb course/06_alexnet_cifar.ipynb
 
 .DEFAULT_GOAL := help
 .PHONY: help venv lab test course outputs wheel bench format clean distclean
@@ -38,7 +40,7 @@ lab: venv ## open JupyterLab on the course (ARGS=--no-browser on a remote machin
 test: venv ## check style, run the tests, run every notebook and compare its outputs (ARGS="-k conv" picks tests)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(INLINE) $(PY) -m pytest -p no:cacheprovider --numprocesses=2 --dist=loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-cell-timeout=300 $(ARGS) tests $(wildcard course)
+	$(INLINE) $(PY) -m pytest -p no:cacheprovider --numprocesses=2 --dist=loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-cell-timeout=300 $(ARGS) tests $(filter $(LONGEST),$(NOTEBOOKS)) $(filter-out $(LONGEST),$(NOTEBOOKS))
 
 course: venv ## run every notebook without a browser, as HTML pages in build/course (CLNN_FULL=1: the long form)
 	@test -n '$(NOTEBOOKS)' || { echo 'clnn: no notebook in course/' >&2; exit 1; }

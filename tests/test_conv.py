@@ -100,7 +100,7 @@ def test_the_reference_agrees_with_scipy(window, groups):
     window=windows, groups=groups, count=st.integers(1, 3), channels=st.integers(1, 3),
     filters=st.sampled_from([1, 2, 3, 5, 9]), height=sides, width=sides, bias=st.booleans(), seed=seeds,
 )  # fmt: skip
-@settings(max_examples=6)
+@settings(max_examples=5)
 def test_values_and_gradients(form, window, groups, count, channels, filters, height, width, bias, seed):
     x, w, b, options = problem(generator(seed), window, groups, count, channels, filters, height, width)
     given_ = (x, w, b) if bias else (x, w)
