@@ -13,7 +13,7 @@ from clnn import modules as nn
 from clnn import tune, tuning
 from clnn.__main__ import main
 from clnn.errors import ClnnError
-from clnn.ops import conv, gemm
+from clnn.ops import conv, conv_rows, gemm
 from clnn.program import fill
 
 FAMILY, KEY, ALLOWED = "gemm_panels", ("float", 3, 4, 5, 1, "NN"), [{"ROWS": 2}, {"ROWS": 3}]
@@ -113,15 +113,18 @@ def test_every_tile_of_a_convolution(device, monkeypatch, window, pool, filters,
     assert {"FORM": "conv_rows", "VECTORS": 1, "TILE": 1} in allowed or pool == 3
     for choice in allowed:
         tuning.record(device, family, key, choice)
-        got, sizes = launched(run)
-        positions, together = choice["TILE"], v * choice["VECTORS"]
-        if "FORM" in choice:
-            positions, together = together, positions
-        tiles, blocks = -(-y.shape[3] * pool // positions), -(-filters // together)
-        form = choice.get("FORM", "conv_tiles")
-        assert sizes[form] == (y.shape[2] * tiles, blocks, 4), "the table was not asked"
-        for one, other in zip(got, default):
-            np.testing.assert_array_equal(one, other, err_msg=str(choice))
+        by_rows = "FORM" in choice
+        for at_once in (False, True) if by_rows else (False,):  # all tiles of filters in one work-item
+            monkeypatch.setattr(conv_rows, "PLACES", 0 if at_once else 10**9)
+            got, sizes = launched(run)
+            positions, together = choice["TILE"], v * choice["VECTORS"]
+            if by_rows:
+                positions, together = together, positions
+            tiles, blocks = -(-y.shape[3] * pool // positions), 1 if at_once else -(-filters // together)
+            form = choice.get("FORM", "conv_tiles")
+            assert sizes[form] == (y.shape[2] * tiles, blocks, 4), "the table was not asked"
+            for one, other in zip(got, default):
+                np.testing.assert_array_equal(one, other, err_msg=str(choice))
 
 
 def test_candidates_fit_the_registers(device, monkeypatch):

@@ -71,6 +71,9 @@ __kernel void pad_planes(
         out[i] = 0;
 }
 
+// The larger of each two numbers, or the one that is none
+#define LARGER(a, b) (((b) > (a)) | ((b) != (b)) ? (b) : (a))
+
 // A larger number, or one that is none, takes the place of the largest so far
 #define CONTEST(numbers, distance)                                                            \
     {                                                                                         \
@@ -82,100 +85,108 @@ __kernel void pad_planes(
 
 // x[N][C][PH][PW] with its border; w[F][C / groups][KH][KW]; y[N][F][OH / POOL][OW / POOL]
 //
-// With POOL = 2 the largest of each 2 x 2 window is taken before anything is written; `winner`, if there is one, gets its
-// place in the plane. A tile is POOL rows high.
+// With POOL = 2 the largest of each 2 x 2 window is taken before anything is written; with -DPLACES `winner` gets its
+// place in the plane. A tile is POOL rows high. A work-item computes `blocks` tiles of filters one after the other,
+// and so finds its place once for all of them.
 __kernel void conv_rows(
     __global const REAL *x, __global const REAL *w, __global const REAL *bias, __global REAL *y, __global int *winner,
-    int C, int PH, int PW, int F, int OH, int OW, int groups, int KH, int sy, int dy)
+    int C, int PH, int PW, int F, int OH, int OW, int groups, int KH, int sy, int dy, int blocks)
 {
     int QH = OH / POOL, QW = OW / POOL, tiles = (QW * POOL + WIDTH - 1) / WIDTH;
     int qy = get_global_id(0) / tiles, ox = get_global_id(0) % tiles * WIDTH;
     int n = get_global_id(2) / groups, group = get_global_id(2) % groups, channels = C / groups, filters = F / groups;
-    int count = filters - (int)get_global_id(1) * TILE, first = group * filters + get_global_id(1) * TILE;
-    count = count < TILE ? count : TILE;
     x += ((size_t)(n * C + group * channels) * PH + qy * POOL * sy) * PW + ox;
+    int wide = QW - ox / POOL < WIDTH / POOL ? QW - ox / POOL : WIDTH / POOL;
+    int done = (int)get_global_id(1) * blocks * TILE, end = done + blocks * TILE < filters ? done + blocks * TILE : filters;
+    for (; done < end; done += TILE) {
+        int count = filters - done < TILE ? filters - done : TILE, first = group * filters + done;
+        __global const REAL *plane = x;
 
-    __global const REAL *taps[TILE];
-    VECTOR sum[POOL][TILE][VECTORS];
+        __global const REAL *taps[TILE];
+        VECTOR sum[POOL][TILE][VECTORS];
 #pragma unroll
-    for (int f = 0; f < TILE; f++) {
-        taps[f] = w + (size_t)(first + (f < count ? f : 0)) * channels * KH * KW;  // past the last: for nothing
+        for (int f = 0; f < TILE; f++) {
+            taps[f] = w + (size_t)(first + (f < count ? f : 0)) * channels * KH * KW;  // past the last: for nothing
 #pragma unroll
-        for (int r = 0; r < POOL; r++)
+            for (int r = 0; r < POOL; r++)
 #pragma unroll
-            for (int v = 0; v < VECTORS; v++)
-                sum[r][f][v] = (VECTOR)(0);
-    }
-    for (int c = 0; c < channels; c++, x += PH * PW)
-        for (int ky = 0; ky < KH; ky++) {
-            __global const REAL *row = x + ky * dy * PW;
+                for (int v = 0; v < VECTORS; v++)
+                    sum[r][f][v] = (VECTOR)(0);
+        }
+        for (int c = 0; c < channels; c++, plane += PH * PW)
+            for (int ky = 0; ky < KH; ky++) {
+                __global const REAL *row = plane + ky * dy * PW;
 #pragma unroll
-            for (int kx = 0; kx < KW; kx++) {
-                VECTOR pixels[POOL][VECTORS];
-#pragma unroll
-                for (int r = 0; r < POOL; r++)
-#pragma unroll
-                    for (int v = 0; v < VECTORS; v++)
-                        pixels[r][v] = *(__global const LOOSE *)(row + r * sy * PW + v * V + kx * DX);
-#pragma unroll
-                for (int f = 0; f < TILE; f++) {
-                    REAL tap = taps[f][kx];
+                for (int kx = 0; kx < KW; kx++) {
+                    VECTOR pixels[POOL][VECTORS];
 #pragma unroll
                     for (int r = 0; r < POOL; r++)
 #pragma unroll
                         for (int v = 0; v < VECTORS; v++)
-                            sum[r][f][v] += tap * pixels[r][v];
+                            pixels[r][v] = *(__global const LOOSE *)(row + r * sy * PW + v * V + kx * DX);
+#pragma unroll
+                    for (int f = 0; f < TILE; f++) {
+                        REAL tap = taps[f][kx];
+#pragma unroll
+                        for (int r = 0; r < POOL; r++)
+#pragma unroll
+                            for (int v = 0; v < VECTORS; v++)
+                                sum[r][f][v] += tap * pixels[r][v];
+                    }
                 }
+#pragma unroll
+                for (int f = 0; f < TILE; f++)
+                    taps[f] += KW;
             }
-#pragma unroll
-            for (int f = 0; f < TILE; f++)
-                taps[f] += KW;
-        }
 
-    REAL top[TILE][WIDTH / POOL] __attribute__((aligned(64)));
-#if POOL == 2
-    PLACE at[TILE][WIDTH / 2] __attribute__((aligned(64)));  // the winner's distance from its window's corner
+        REAL top[TILE][WIDTH / POOL] __attribute__((aligned(64)));
+#ifdef PLACES
+        PLACE at[TILE][WIDTH / 2] __attribute__((aligned(64)));  // the winner's distance from its window's corner
 #endif
 #pragma unroll
-    for (int f = 0; f < TILE; f++) {
-        REAL shift = bias && f < count ? bias[first + f] : 0;
+        for (int f = 0; f < TILE; f++) {
+            REAL shift = bias && f < count ? bias[first + f] : 0;
 #pragma unroll
-        for (int v = 0; v < VECTORS; v++) {
+            for (int v = 0; v < VECTORS; v++) {
 #if POOL == 1
-            *(VECTOR *)&top[f][v * V] = sum[0][f][v] + shift;
+                *(VECTOR *)&top[f][v * V] = sum[0][f][v] + shift;
+#elif !defined PLACES
+                VECTOR column = LARGER(sum[0][f][v], sum[1][f][v]);
+                HALF(REAL) most = LARGER(column.even, column.odd);
+                *(HALF(REAL) *)&top[f][v * V / 2] = most + shift;
 #else
-            HALF(REAL) most = sum[0][f][v].even;
-            HALF(PLACE) place = 0;
-            CONTEST(sum[0][f][v].odd, 1)
-            CONTEST(sum[1][f][v].even, OW)
-            CONTEST(sum[1][f][v].odd, OW + 1)
-            *(HALF(REAL) *)&top[f][v * V / 2] = most + shift;
-            *(HALF(PLACE) *)&at[f][v * V / 2] = place;
+                HALF(REAL) most = sum[0][f][v].even;
+                HALF(PLACE) place = 0;
+                CONTEST(sum[0][f][v].odd, 1)
+                CONTEST(sum[1][f][v].even, OW)
+                CONTEST(sum[1][f][v].odd, OW + 1)
+                *(HALF(REAL) *)&top[f][v * V / 2] = most + shift;
+                *(HALF(PLACE) *)&at[f][v * V / 2] = place;
 #endif
+            }
         }
-    }
-    for (int f = 0; f < TILE; f++)
-        for (int q = 0; q < WIDTH / POOL; q++)  // short and of fixed length: the compiler makes vectors of it
-            top[f][q] = ACTIVATION(top[f][q]);
+        for (int f = 0; f < TILE; f++)
+            for (int q = 0; q < WIDTH / POOL; q++)  // short and of fixed length: the compiler makes vectors of it
+                top[f][q] = ACTIVATION(top[f][q]);
 
-    int wide = QW - ox / POOL < WIDTH / POOL ? QW - ox / POOL : WIDTH / POOL;
-    size_t to = ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
-    for (int f = 0; f < count; f++, to += QH * QW) {
-#if POOL == 2
-        int corner = qy * 2 * OW + ox;
-        if (winner && wide == WIDTH / 2)
-            for (int q = 0; q < WIDTH / 2; q++)
-                winner[to + q] = corner + q * 2 + at[f][q];
-        else if (winner)
-            for (int q = 0; q < wide; q++)
-                winner[to + q] = corner + q * 2 + at[f][q];
+        size_t to = ((size_t)(n * F + first) * QH + qy) * QW + ox / POOL;
+        for (int f = 0; f < count; f++, to += QH * QW) {
+#ifdef PLACES
+            int corner = qy * 2 * OW + ox;
+            if (wide == WIDTH / 2)
+                for (int q = 0; q < WIDTH / 2; q++)
+                    winner[to + q] = corner + q * 2 + at[f][q];
+            else
+                for (int q = 0; q < wide; q++)
+                    winner[to + q] = corner + q * 2 + at[f][q];
 #endif
-        if (wide == WIDTH / POOL)  // of fixed length: the compiler makes vectors of it
-            for (int q = 0; q < WIDTH / POOL; q++)
-                y[to + q] = top[f][q];
-        else
-            for (int q = 0; q < wide; q++)
-                y[to + q] = top[f][q];
+            if (wide == WIDTH / POOL)  // of fixed length: the compiler makes vectors of it
+                for (int q = 0; q < WIDTH / POOL; q++)
+                    y[to + q] = top[f][q];
+            else
+                for (int q = 0; q < wide; q++)
+                    y[to + q] = top[f][q];
+        }
     }
 }
 

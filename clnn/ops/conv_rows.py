@@ -8,6 +8,7 @@ from .reduce import reduce_run
 MOST_FILTERS = 6  # of a tile: each takes a register for the address of its taps
 PLANE_BYTES = 16 * 2**10  # half of a core's first cache
 LEAST_SHARE = 8  # images, so that adding up the lanes of the sums hardly counts
+PLACES = 16  # for each core, from which on a work-item computes all filters of its place
 STARTING = 50  # what a work-item costs besides its sums, in products of two vectors
 
 
@@ -69,12 +70,14 @@ def forward_rows(device, x, w, bias, geo, out, tiling, winner=None, activation=N
     pool, width = tiling.POOL, tiling.VECTORS * tiling.V
     tiles = -(-(geo.OW // pool * pool) // width)
     images = bordered(device, x, geo, tiles * width)
-    options = fused(activation, x.dtype)
+    options = fused(activation, x.dtype) | ({"PLACES": 1} if winner is not None and pool == 2 else {})
     knl = rows_kernel(device, "conv_rows", x.dtype, geo, tiling.TILE, tiling.VECTORS, pool, **options)
-    size = (geo.OH // pool * tiles, geo.blocks(tiling.TILE) // geo.groups, x.shape[0] * geo.groups)
+    places, of_group = geo.OH // pool * tiles * x.shape[0] * geo.groups, geo.blocks(tiling.TILE) // geo.groups
+    blocks = of_group if places >= PLACES * device.cores else 1
+    size = (geo.OH // pool * tiles, -(-of_group // blocks), x.shape[0] * geo.groups)
     launch(
         device, knl, size, (1, 1, 1), images, w, bias, out, winner,
-        geo.C, *images.shape[2:], geo.F, geo.OH, geo.OW, geo.groups, geo.KH, geo.sy, geo.dy,
+        geo.C, *images.shape[2:], geo.F, geo.OH, geo.OW, geo.groups, geo.KH, geo.sy, geo.dy, blocks,
         flops=geo.flops(x.shape[0], pool),
     )  # fmt: skip
 
